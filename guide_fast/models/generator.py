@@ -1,0 +1,63 @@
+"""The protocol every generator satisfies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What one synthesis pass returns."""
+
+    image: Tensor  # [N, 3, R, R] in [-1, 1] (values may overshoot slightly)
+    features: Tensor  # [N, C, H, W], the last synthesis features before RGB
+    planes: Tensor | None = None  # [N, 96, 256, 256] for tri-plane generators
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A pretrained face generator; deterministic for given inputs.
+
+    `layers` names what may be updated, coarse to fine; `layer_parameters(name)` are that layer's tensors.
+    """
+
+    name: str
+    num_ws: int  # L, style slots
+    w_dim: int  # D
+    z_dim: int
+    img_resolution: int
+    resolutions: tuple[int, ...]  # what `synthesis(resolution=...)` accepts, ascending
+    layers: tuple[str, ...]
+    cameras: None | object  # 3D generators describe their cameras here
+    w_mean: Tensor  # [D]
+
+    def mapping(
+        self,
+        z: Tensor,  # [N, Z]
+        c: Tensor | None = None,  # [N, C] conditioning
+    ) -> Tensor:
+        """Style vectors ws [N, L, D]."""
+        ...
+
+    def synthesis(
+        self,
+        ws: Tensor,  # [N, L, D]
+        c: Tensor | None = None,
+        *,
+        noise: str = "const",
+        resolution: int | None = None,
+    ) -> Rendering:
+        """Image with features from ONE pass."""
+        ...
+
+    def layer_parameters(self, layer: str) -> dict[str, nn.Parameter]:
+        """Full parameter name -> parameter of one entry of `layers`."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As `torch.nn.Module.named_parameters`."""
+        ...

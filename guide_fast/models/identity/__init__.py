@@ -1,0 +1,70 @@
+"""Identity networks: the contract they share, with the door that loads one by name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from guide_fast.errors import UsageError
+from guide_fast.models.framing import Box, Framing
+from guide_fast.models.frozen import FrozenNetwork
+
+IDENTITY_NETWORKS = ("dlib-resnet-v1", "faceres", "mobileface")
+
+
+class IdentityNetwork(FrozenNetwork):
+    """A frozen network that tells people apart, differentiable to its input.
+
+    `name` is the name in `IDENTITY_NETWORKS`, `size` the side of its native input in pixels, `dimension` that of its
+    embedding D, and `framing` the crop that takes FFHQ-framed images to that input.
+    """
+
+    name: str
+    size: int
+    dimension: int
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        self.framing = Framing(box, self.size)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[N, 3, R, R] RGB in [-1, 1], FFHQ framing, any R -> embeddings [N, D], unit length unless a subclass says."""
+        return F.normalize(self(self.framing(images) * 127.5 + 127.5), dim=1)
+
+    @abstractmethod
+    def forward(self, crops: Tensor) -> Tensor:
+        """[N, 3, size, size] RGB in [0, 255], already framed for this network -> the network's own output [N, D]."""
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Cosine of embeddings [N, D] and [N, D] -> [N]; 1 is the same picture."""
+        return F.cosine_similarity(a, b, dim=1)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Euclidean distance of embeddings [N, D] and [N, D] -> [N]; its gradient where a == b is 0, not NaN."""
+        return torch.linalg.vector_norm(a - b, dim=1)
+
+
+def load_identity(name: str) -> IdentityNetwork:
+    """The identity network called `name` with its pinned weights, frozen, on the CPU in float32.
+
+    Raises UsageError for a name outside `IDENTITY_NETWORKS`; whatever `guide_fast.assets.load` raises passes through.
+    """
+    if name not in IDENTITY_NETWORKS:
+        raise UsageError(f"unknown identity network {name!r}; choose one of {', '.join(IDENTITY_NETWORKS)}")
+    from guide_fast import assets
+
+    tensors, config = assets.load(name)
+    if name == "dlib-resnet-v1":
+        from guide_fast.models.identity.dlib_resnet import DlibResNet
+
+        return DlibResNet(tensors, config)
+    if name == "faceres":
+        from guide_fast.models.identity.faceres import FaceRes
+
+        return FaceRes(tensors, config)
+    from guide_fast.models.identity.mobileface import MobileFace
+
+    return MobileFace(tensors, config)

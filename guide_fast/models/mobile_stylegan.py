@@ -1,0 +1,294 @@
+"""MobileStyleGAN: the default generator (FFHQ 1024) in PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.models.generator import Rendering
+from guide_fast.models.openvino_ir import IrGraph, read_ir
+
+ASSET_NAME = "mobilestylegan-ffhq-1024"
+SLOTS_PER_BLOCK = 3  # up, conv1, conv2
+
+
+def haar_upsample(x: Tensor) -> Tensor:
+    """Inverse Haar wavelet: [N, 4C, H, W] -> [N, C, 2H, 2W].
+
+    Channel layout as published: the C low-pass channels first, then (lh, hl, hh) for each channel.
+    Source: the unnormalised 2x2 Haar synthesis, each output pixel half the signed sum of the four bands.
+    """
+    n, channels, h, w = x.shape
+    c = channels // 4
+    low, (lh, hl, hh) = x[:, :c], x[:, c:].unflatten(1, (c, 3)).unbind(2)
+    low_plus, low_minus = low + lh, low - lh
+    high_plus, high_minus = hl + hh, hl - hh
+    rows = torch.stack(
+        (low_plus + high_plus, low_plus - high_plus, low_minus + high_minus, low_minus - high_minus), dim=2
+    )
+    return F.pixel_shuffle(rows.flatten(1, 2).mul(0.5), 2)
+
+
+class Modulation(nn.Module):
+    """Affine map from a style vector to per-channel scales: [N, D] -> [N, C]."""
+
+    def __init__(self, w_dim: int, channels: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, w_dim))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.scale = scale
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Scales [N, C, 1, 1]."""
+        return (F.linear(w, self.weight, self.bias) * self.scale)[:, :, None, None]
+
+
+class StyledConv(nn.Module):
+    """Style-modulated convolution (demodulation is folded into the weights), noise map, bias, leaky ReLU 0.2."""
+
+    def __init__(self, w_dim: int, inputs: int, outputs: int, size: int, *, separable: bool) -> None:
+        super().__init__()
+        self.modulation = Modulation(w_dim, inputs, 1 / math.sqrt(inputs * 9))
+        if separable:
+            self.depthwise = nn.Parameter(torch.empty(inputs, 1, 3, 3))
+            self.pointwise = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
+        else:
+            self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.register_buffer("noise", torch.empty(1, 1, size, size))
+        self.separable = separable
+
+    def forward(self, x: Tensor, w: Tensor, *, noise: bool) -> Tensor:
+        """[N, I, H, W], [N, D] -> [N, O, H, W]."""
+        x = x * self.modulation(w)
+        if self.separable:
+            x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
+            x = F.conv2d(x, self.pointwise, self.bias)
+        else:
+            x = F.conv2d(x, self.weight, self.bias, padding=1)
+        if noise:
+            x = x + self.noise
+        return F.leaky_relu(x, 0.2)
+
+
+class StyledHaar(nn.Module):
+    """Style-modulated inverse Haar wavelet: [N, 4C, H, W], [N, D] -> [N, C, 2H, 2W]."""
+
+    def __init__(self, w_dim: int, channels: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(w_dim, channels, 1.0)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        return haar_upsample(x * self.modulation(w))
+
+
+class Block(nn.Module):
+    """One resolution: wavelet up-sampling followed by two separable styled convolutions."""
+
+    def __init__(self, w_dim: int, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.up = StyledHaar(w_dim, inputs)
+        self.conv1 = StyledConv(w_dim, inputs // 4, outputs, size, separable=True)
+        self.conv2 = StyledConv(w_dim, outputs, outputs, size, separable=True)
+
+    def forward(self, x: Tensor, ws: Tensor, *, noise: bool) -> Tensor:
+        """[N, I, H, W], ws [N, 3, D] -> [N, O, 2H, 2W]."""
+        x = self.conv1(self.up(x, ws[:, 0]), ws[:, 1], noise=noise)
+        return self.conv2(x, ws[:, 2], noise=noise)
+
+
+class ToImage(nn.Module):
+    """Style-modulated 1x1 convolution to 12 wavelet channels, inverse wavelet to RGB."""
+
+    def __init__(self, w_dim: int, channels: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(w_dim, channels, 1 / math.sqrt(channels))
+        self.weight = nn.Parameter(torch.empty(12, channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(12))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 3, 2H, 2W]."""
+        return haar_upsample(F.conv2d(x * self.modulation(w), self.weight, self.bias))
+
+
+class MobileStyleGAN(nn.Module):
+    """MobileStyleGAN with W+ (one style vector a slot: first convolution, 3 a block, to_img).
+
+    `w_mean` [D] is the mean mapping output over 4,096 samples of seed 0. Raises UsageError on ws of another shape.
+    Source: Belousov 2021 (arXiv 2104.04767); shapes read from the published OpenVINO graph.
+    """
+
+    cameras = None
+
+    def __init__(self, name: str, *, z_dim: int, w_dim: int, channels: list[int], slope: float, gain: float) -> None:
+        super().__init__()
+        self.name, self.z_dim, self.w_dim = name, z_dim, w_dim
+        self.mapping_slope, self.mapping_gain = slope, gain
+        self.mapping_layers = nn.ModuleList(nn.Linear(z_dim if i == 0 else w_dim, w_dim) for i in range(8))
+        self.input = nn.Parameter(torch.empty(1, channels[0], 4, 4))
+        self.conv1 = StyledConv(w_dim, channels[0], channels[0], 4, separable=False)
+        self.blocks = nn.ModuleList(
+            Block(w_dim, channels[i], channels[i + 1], 8 << i) for i in range(len(channels) - 1)
+        )
+        self.to_img = ToImage(w_dim, channels[-1])
+        self.register_buffer("w_mean", torch.zeros(w_dim))
+        self.heads = nn.ModuleDict()  # "256" -> LowResolutionHead, not part of the generator's weights
+        self.num_ws = 2 + SLOTS_PER_BLOCK * len(self.blocks)
+        self.img_resolution = 8 << len(self.blocks)
+        slots = ["conv1", *(f"blocks.{i}.{part}" for i in range(len(self.blocks)) for part in ("up", "conv1", "conv2"))]
+        self.layers = tuple(
+            f"{slot}.{kind}"
+            for slot in [*slots, "to_img"]
+            for kind in (("modulation",) if slot.endswith(".up") else ("modulation", "convolution"))
+        )
+        self.w_mean: Tensor
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """What `synthesis(resolution=...)` accepts, ascending."""
+        return (*sorted(int(size) for size in self.heads), self.img_resolution)
+
+    def mapping(
+        self,
+        z: Tensor,  # [N, Z]
+        c: Tensor | None = None,
+    ) -> Tensor:
+        """Style vectors ws [N, L, D], the same one in every slot; this generator takes no conditioning."""
+        if c is not None:
+            raise UsageError(f"{self.name} takes no conditioning label; leave c out")
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise UsageError(f"z has shape {tuple(z.shape)}; {self.name} takes [N, {self.z_dim}]")
+        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.mapping_layers:
+            x = F.leaky_relu(layer(x), self.mapping_slope) * self.mapping_gain
+        return x[:, None].expand(-1, self.num_ws, -1)
+
+    def synthesis(
+        self,
+        ws: Tensor,  # [N, L, D]
+        c: Tensor | None = None,
+        *,
+        noise: str = "const",
+        resolution: int | None = None,
+    ) -> Rendering:
+        """Image [N, 3, R, R] with the features before RGB, from one pass.
+
+        `noise` is "const" (the maps baked into the weights) or "none". `resolution` below the native one needs a
+        low-resolution head (`guide_fast.models.low_resolution`) and stops at the block it reads.
+        """
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise UsageError(f"ws has shape {tuple(ws.shape)}; {self.name} takes [N, {self.num_ws}, {self.w_dim}]")
+        if c is not None:
+            raise UsageError(f"{self.name} takes no conditioning label; leave c out")
+        if noise not in ("const", "none"):
+            raise UsageError(f"noise={noise!r} is not known to {self.name}; choose 'const' or 'none'")
+        resolution = resolution or self.img_resolution
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
+        with_noise = noise == "const"
+        x = self.conv1(self.input.expand(len(ws), -1, -1, -1), ws[:, 0], noise=with_noise)
+        for i, block in enumerate(self.blocks):
+            first = 1 + SLOTS_PER_BLOCK * i
+            x = block(x, ws[:, first : first + SLOTS_PER_BLOCK], noise=with_noise)
+            if resolution == 16 << i and resolution != self.img_resolution:
+                return Rendering(self.heads[str(resolution)](x, ws, self.blocks[i + 1]), x)
+        return Rendering(self.to_img(x, ws[:, -1]), x)
+
+    def layer_parameters(self, layer: str) -> dict[str, nn.Parameter]:
+        """Full parameter name -> parameter of one entry of `layers`."""
+        if layer not in self.layers:
+            raise UsageError(f"{self.name} has no layer {layer!r}; `guide-fast doctor --layers` lists all of them")
+        slot, kind = layer.rsplit(".", 1)
+        module = self.get_submodule(slot)
+        return {
+            f"{slot}.{name}": parameter
+            for name, parameter in module.named_parameters()
+            if name.startswith("modulation.") == (kind == "modulation")
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> MobileStyleGAN:
+        """Build from `convert`'s output; raises IntegrityError when names or shapes do not fit."""
+        arguments = {key: config[key] for key in ("name", "z_dim", "w_dim", "channels", "slope", "gain")}
+        generator = cls(arguments.pop("name"), **arguments)
+        try:
+            generator.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise IntegrityError(f"the weights do not fit {config['name']}: {str(error).splitlines()[-1].strip()}") from None
+        return generator.eval().requires_grad_(False)
+
+
+def convert(
+    files: Mapping[str, Path],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The two published OpenVINO graphs -> (state dict, config)."""
+    mapping = read_ir(files["MappingNetwork.xml"], files["MappingNetwork.bin"])
+    synthesis = read_ir(files["SynthesisNetwork.xml"], files["SynthesisNetwork.bin"])
+    tensors, slope, gain = _mapping_tensors(mapping)
+    tensors |= _synthesis_tensors(synthesis)
+    blocks = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    channels = [tensors["input"].shape[1], *(tensors[f"blocks.{i}.conv2.bias"].shape[0] for i in range(blocks))]
+    config = {"name": ASSET_NAME, "z_dim": 512, "w_dim": 512, "channels": channels, "slope": slope, "gain": gain}
+    generator = MobileStyleGAN.from_tensors({**tensors, "w_mean": torch.zeros(512)}, config)
+    z = torch.randn(4096, 512, generator=torch.Generator().manual_seed(0))
+    tensors["w_mean"] = generator.mapping(z)[:, 0].double().mean(0).float()
+    return tensors, config
+
+
+def _mapping_tensors(graph: IrGraph) -> tuple[dict[str, Tensor], float, float]:
+    tensors = {}
+    slopes, gains = set(), set()
+    for i, matmul in enumerate(graph.by_type("MatMul")):
+        tensors[f"mapping_layers.{i}.weight"] = _tensor(graph.constant_input(matmul))
+        add = graph.consumers(matmul.id)
+        bias = next(node for node in add if node.type == "Add")
+        reshape = next(graph.nodes[i] for i in bias.inputs if graph.nodes[i].type == "Reshape")
+        tensors[f"mapping_layers.{i}.bias"] = _tensor(graph.constants[reshape.inputs[0]])
+        activation = graph.consumers(bias.id)[0]
+        slopes.add(round(float(graph.constant_input(activation).item()), 6))
+        gains.add(float(graph.constant_input(graph.consumers(activation.id)[0]).item()))
+    if len(slopes) != 1 or len(gains) != 1:
+        raise IntegrityError("the mapping network's layers differ in slope or gain; this is not the published graph")
+    return tensors, slopes.pop(), gains.pop()
+
+
+def _synthesis_tensors(graph: IrGraph) -> dict[str, Tensor]:
+    tensors = {"input": _tensor(graph.constant_named("m.input.input"))}
+    dense = [node for node in graph.by_type("Convolution") if graph.constant_input(node).shape[-1] == 3]
+    pointwise = [node for node in graph.by_type("Convolution") if graph.constant_input(node).shape[-1] == 1]
+    tensors["conv1.weight"] = _tensor(graph.constant_input(dense[0]))
+    convolutions = {"conv1": dense[0]}
+    for index, node in enumerate(pointwise[:-1]):  # the last one is to_img
+        slot = f"blocks.{index // 2}.conv{index % 2 + 1}"
+        tensors[f"{slot}.pointwise"] = _tensor(graph.constant_input(node))
+        convolutions[slot] = node
+    for slot, node in convolutions.items():
+        published = "m." + slot.replace("blocks.", "layers.")
+        noise = next(n for n in graph.consumers(node.id) if n.type == "Add")
+        tensors[f"{slot}.noise"] = _tensor(graph.constant_input(noise))
+        tensors[f"{slot}.bias"] = _tensor(graph.constant_named(f"{published}.bias")).flatten()
+        if slot != "conv1":
+            depthwise = _tensor(graph.constant_named(f"{published}.conv.weight_dw"))
+            tensors[f"{slot}.depthwise"] = depthwise.reshape(-1, 1, 3, 3)
+    blocks = len(pointwise) // 2
+    modulations = {slot: f"m.{slot.replace('blocks.', 'layers.')}.conv.modulation" for slot in convolutions}
+    modulations |= {f"blocks.{i}.up": f"m.layers.{i}.up.modulation" for i in range(blocks)}
+    modulations["to_img"] = f"m.layers.{blocks - 1}.to_img.conv.modulation"
+    for slot, published in modulations.items():
+        tensors[f"{slot}.modulation.weight"] = _tensor(graph.constant_named(f"{published}.weight"))
+        tensors[f"{slot}.modulation.bias"] = _tensor(graph.constant_named(f"{published}.bias")).flatten()
+    tensors["to_img.weight"] = _tensor(graph.constant_named(f"m.layers.{blocks - 1}.to_img.conv.weight"))
+    tensors["to_img.bias"] = _tensor(graph.constant_named(f"m.layers.{blocks - 1}.to_img.bias")).flatten()
+    return tensors
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(array.astype("float32"))

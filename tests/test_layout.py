@@ -1,0 +1,190 @@
+"""The layout that DESIGN and CONTRIBUTING describe stays true of what is in the repository."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+LONGEST_FILE = 400
+STAGES = ("align", "invert", "target", "ltu", "evaluate", "export")
+# What each part of guide_fast may import from guide_fast besides itself.
+MAY_IMPORT = {stage: {"artifacts", "config", "errors", "models", "kernels"} for stage in STAGES} | {
+    "models": {"artifacts", "assets", "config", "errors", "kernels"},
+    "kernels": {"errors"},
+    "errors": set(),
+}
+CODE = {".py", ".pyi", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".sh", ".cmake"}
+TEXT = CODE | {".md", ".toml", ".yaml", ".yml", ".json", ".txt", ".cfg", ""}
+UNFINISHED = re.compile(r"\b(?:T[O]DO|F[I]XME|X[X]X)\b")
+LOCAL_PATH = re.compile(r"(?<![\w.~}$-])/(?:work|tmp|root|home)(?=/|\b(?!-))")
+
+Rule = Callable[[Path, list[Path]], Iterator[str]]
+
+
+def tracked(root: Path) -> list[Path]:
+    """The files that git has or would add, relative to `root`."""
+    listing = subprocess.run(
+        ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    names = (name for name in listing.stdout.decode().split("\0") if name)
+    return sorted(Path(name) for name in set(names) if (root / name).is_file())
+
+
+def python(files: list[Path], *under: str) -> Iterator[Path]:
+    return (file for file in files if file.suffix == ".py" and (not under or file.parts[0] in under))
+
+
+def tree(root: Path, file: Path) -> ast.Module:
+    return ast.parse((root / file).read_text(encoding="utf-8"))
+
+
+def text(root: Path, file: Path) -> str:
+    return (root / file).read_text(encoding="utf-8")
+
+
+def files_are_short(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in files:
+        if file.suffix in CODE and (count := len(text(root, file).splitlines())) > LONGEST_FILE:
+            yield f"{file} has {count} lines, {LONGEST_FILE} are allowed"
+
+
+def docstrings_say_one_job(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in python(files):
+        module = tree(root, file)
+        said = ast.get_docstring(module)
+        if said is None:
+            if module.body:
+                yield f"{file} has no docstring"
+        elif file.parts[0] != "tests" and " and " in said.partition("\n\n")[0].replace("\n", " "):
+            yield f"{file} says two jobs: {said.splitlines()[0]}"
+
+
+def names_say_something(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in files:
+        for part in (*file.parts[:-1], file.stem):
+            if part in ("utils", "util", "misc", "helpers", "helper", "common_utils"):
+                yield f"{file} is called {part!r}, which says nothing"
+
+
+def imported_parts(module: ast.Module, package: tuple[str, ...]) -> set[str]:
+    """The X of every `guide_fast.X` that a module of `package` imports, wherever in the file it does."""
+    names = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            base += node.module.split(".") if node.module else []
+            names += [[*base, alias.name] for alias in node.names]
+    return {name[1] for name in names if name[0] == "guide_fast" and len(name) > 1}
+
+
+def parts_import_what_they_may(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in python(files, "guide_fast", "kernels"):
+        where = file if file.parts[0] == "guide_fast" else Path("guide_fast") / file
+        part = where.parts[1].removesuffix(".py")
+        if part in MAY_IMPORT:
+            found = imported_parts(tree(root, file), where.parts[:-1])
+            for other in sorted(found - MAY_IMPORT[part] - {part}):
+                yield f"{file} imports guide_fast.{other}; {part} may import {', '.join(sorted(MAY_IMPORT[part]))}"
+
+
+def has_behaviour(module: ast.Module) -> bool:
+    """Whether a function in it does anything; a protocol, a table of constants or a re-export has none."""
+    functions = (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    constant = (ast.Expr, ast.Pass)  # a docstring, `...`
+    return any(not all(isinstance(step, constant) for step in function.body) for function in functions)
+
+
+def modules_have_tests(root: Path, files: list[Path]) -> Iterator[str]:
+    tests = {file.stem for file in python(files, "tests")}
+    for file in python(files, "guide_fast", "kernels"):
+        # a private module is tested through the module that uses it; the command line has its own tests
+        if file.stem.startswith("_") or file.parts[:2] == ("guide_fast", "cli"):
+            continue
+        if has_behaviour(tree(root, file)) and f"test_{file.stem}" not in tests:
+            yield f"{file} has no test_{file.stem}.py under tests/"
+
+
+def library_is_silent(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in python(files, "guide_fast", "kernels"):
+        if file.parts[1] in ("cli", "cli.py"):
+            continue
+        for node in ast.walk(tree(root, file)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                yield f"{file}:{node.lineno} prints"
+
+
+def nothing_is_left_for_later(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in files:
+        if file.suffix in CODE or file.name in ("Makefile", "run"):
+            for number, line in enumerate(text(root, file).splitlines(), 1):
+                if UNFINISHED.search(line):
+                    yield f"{file}:{number} is unfinished: {line.strip()}"
+
+
+def paths_are_passed_in(root: Path, files: list[Path]) -> Iterator[str]:
+    for file in files:
+        if file.suffix in TEXT:
+            for number, line in enumerate(text(root, file).splitlines(), 1):
+                if LOCAL_PATH.search(line):
+                    yield f"{file}:{number} names a path of one machine: {line.strip()}"
+
+
+# Each rule with a file that breaks it: a rule that cannot fail proves nothing.
+RULES: list[tuple[Rule, str, str]] = [
+    (files_are_short, "guide_fast/long.py", '"""Long."""\n' + "x = 1\n" * LONGEST_FILE),
+    (docstrings_say_one_job, "guide_fast/mute.py", "x = 1\n"),
+    (docstrings_say_one_job, "guide_fast/two.py", '"""Reads photos and\nwrites photos."""\n'),
+    (names_say_something, "guide_fast/utils.py", '"""Odds."""\n'),
+    (names_say_something, "guide_fast/helpers/a.py", '"""Ends."""\n'),
+    (parts_import_what_they_may, "guide_fast/ltu/a.py", '"""A."""\nfrom guide_fast.align import face\n'),
+    (parts_import_what_they_may, "guide_fast/ltu/b.py", '"""B."""\ndef f():\n    from guide_fast import assets\n'),
+    (parts_import_what_they_may, "guide_fast/ltu/c.py", '"""C."""\nfrom ..invert import encoder\n'),
+    (parts_import_what_they_may, "guide_fast/export.py", '"""D."""\nimport guide_fast.pipeline as p\n'),
+    (parts_import_what_they_may, "kernels/haar/haar.py", '"""E."""\nfrom guide_fast.models import generator\n'),
+    (modules_have_tests, "guide_fast/models/a.py", '"""A."""\ndef f():\n    return 1\n'),
+    (library_is_silent, "guide_fast/loud.py", '"""Loud."""\nprint("loud")\n'),
+    (nothing_is_left_for_later, "guide_fast/later.py", f'"""Later."""\n# {"TO" + "DO"} later\n'),
+    (paths_are_passed_in, "README.md", f"run it in {'/' + 'work'}/main\n"),
+    (paths_are_passed_in, "Makefile", f"X := {'/' + 'tmp'}\n"),
+]
+
+
+@pytest.mark.parametrize("rule", dict.fromkeys(rule for rule, _, _ in RULES), ids=lambda rule: rule.__name__)
+def test_repository_keeps_the_rule(rule: Rule, repository: Path) -> None:
+    broken = list(rule(repository, tracked(repository)))
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize(("rule", "file", "content"), RULES)
+def test_rule_can_fail(rule: Rule, file: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    assert len(list(rule(tmp_path, [Path(file)]))) == 1
+
+
+def test_rules_accept_a_good_module(tmp_path: Path) -> None:
+    files = {
+        "guide_fast/ltu/loss.py": '"""Weigh the terms."""\nfrom guide_fast.models import frozen\n'
+        "from . import schedule\ndef weigh():\n    return frozen\n",
+        "guide_fast/ltu/__init__.py": "",
+        "guide_fast/cli/main.py": '"""Say it."""\nprint("said")\n',
+        "guide_fast/models/protocol.py": '"""Say what a generator is."""\ndef mapping(z):\n    ...\n',
+        "tests/ltu/test_loss.py": '"""Weights of the loss and its terms."""\n',
+        "README.md": "guide-fast forget photo.png --out out/a; see tests/ltu, ~/home/x, shared/work/x\n",
+    }
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content, encoding="utf-8")
+    for rule in dict.fromkeys(rule for rule, _, _ in RULES):
+        assert list(rule(tmp_path, [Path(file) for file in files])) == []
