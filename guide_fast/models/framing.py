@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -75,6 +74,4 @@ def _axis(low: float, high: float, size: int, resolution: int, like: Tensor) -> 
     weights = weights / weights.sum(dim=1, keepdim=True)
     touched = torch.nonzero(weights.sum(dim=0))[:, 0]
     start, stop = int(touched[0]), int(touched[-1]) + 1
-    if not math.isfinite(float(weights.sum())):
-        raise UsageError(f"framing from {resolution} px to {size} px leaves output pixels without input")
     return _Axis(start, stop, weights[:, start:stop].to(dtype=like.dtype, device=like.device).contiguous())

@@ -1,4 +1,4 @@
-"""Freezing: the one place where a network loses its gradients and its training mode."""
+"""Freezing: the one place where a network stops being trainable."""
 
 from __future__ import annotations
 

@@ -20,20 +20,15 @@ SLOTS_PER_BLOCK = 3  # up, conv1, conv2
 
 
 def haar_upsample(x: Tensor) -> Tensor:
-    """Inverse Haar wavelet: [N, 4C, H, W] -> [N, C, 2H, 2W].
+    """Inverse Haar wavelet: [N, 4C, H, W] -> [N, C, 2H, 2W]; channel 4c + b is band b (ll, lh, hl, hh) of output c.
 
-    Channel layout as published: the C low-pass channels first, then (lh, hl, hh) for each channel.
-    Source: the unnormalised 2x2 Haar synthesis, each output pixel half the signed sum of the four bands.
+    Source: the orthonormal 2x2 Haar synthesis, each output pixel half the signed sum of the four bands.
     """
-    n, channels, h, w = x.shape
-    c = channels // 4
-    low, (lh, hl, hh) = x[:, :c], x[:, c:].unflatten(1, (c, 3)).unbind(2)
-    low_plus, low_minus = low + lh, low - lh
-    high_plus, high_minus = hl + hh, hl - hh
-    rows = torch.stack(
-        (low_plus + high_plus, low_plus - high_plus, low_minus + high_minus, low_minus - high_minus), dim=2
-    )
-    return F.pixel_shuffle(rows.flatten(1, 2).mul(0.5), 2)
+    channels = x.shape[1] // 4
+    signs = ((1.0, 1.0, 1.0, 1.0), (1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
+    kernel = torch.tensor(signs, dtype=x.dtype, device=x.device).mul(0.5).reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)
+    # one transposed convolution reads and writes each value once; sums, stack and shuffle took four passes
+    return F.conv_transpose2d(x, kernel, stride=2, groups=channels)
 
 
 class Modulation(nn.Module):
@@ -67,15 +62,15 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, *, noise: bool) -> Tensor:
         """[N, I, H, W], [N, D] -> [N, O, H, W]."""
-        x = x * self.modulation(w)
+        x = _scale(x, self.modulation(w))
         if self.separable:
             x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
             x = F.conv2d(x, self.pointwise, self.bias)
         else:
             x = F.conv2d(x, self.weight, self.bias, padding=1)
         if noise:
-            x = x + self.noise
-        return F.leaky_relu(x, 0.2)
+            x = x.add_(self.noise)  # in place is safe: neither convolution nor addition needs its output in backward
+        return F.leaky_relu_(x, 0.2)
 
 
 class StyledHaar(nn.Module):
@@ -86,7 +81,7 @@ class StyledHaar(nn.Module):
         self.modulation = Modulation(w_dim, channels, 1.0)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return haar_upsample(x * self.modulation(w))
+        return haar_upsample(_scale(x, self.modulation(w)))
 
 
 class Block(nn.Module):
@@ -115,6 +110,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 3, 2H, 2W]."""
+        # not in place: the features are returned beside the image
         return haar_upsample(F.conv2d(x * self.modulation(w), self.weight, self.bias))
 
 
@@ -194,7 +190,7 @@ class MobileStyleGAN(nn.Module):
             known = ", ".join(map(str, self.resolutions))
             raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
         with_noise = noise == "const"
-        x = self.conv1(self.input.expand(len(ws), -1, -1, -1), ws[:, 0], noise=with_noise)
+        x = self.conv1(self.input.repeat(len(ws), 1, 1, 1), ws[:, 0], noise=with_noise)
         for i, block in enumerate(self.blocks):
             first = 1 + SLOTS_PER_BLOCK * i
             x = block(x, ws[:, first : first + SLOTS_PER_BLOCK], noise=with_noise)
@@ -226,10 +222,19 @@ class MobileStyleGAN(nn.Module):
         return generator.eval().requires_grad_(False)
 
 
+def _scale(x: Tensor, scale: Tensor) -> Tensor:
+    """x * scale; in place where no graph is recorded (half the memory traffic of a memory-bound pass)."""
+    return x * scale if torch.is_grad_enabled() else x.mul_(scale)
+
+
 def convert(
     files: Mapping[str, Path],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The two published OpenVINO graphs -> (state dict, config)."""
+    """The two published OpenVINO graphs -> (state dict, config).
+
+    The published order of wavelet channels (all low-pass first, then three bands for each) becomes interleaved bands,
+    which is what `haar_upsample` reads; every tensor that produces or scales such channels is permuted once here.
+    """
     mapping = read_ir(files["MappingNetwork.xml"], files["MappingNetwork.bin"])
     synthesis = read_ir(files["SynthesisNetwork.xml"], files["SynthesisNetwork.bin"])
     tensors, slope, gain = _mapping_tensors(mapping)
@@ -287,7 +292,22 @@ def _synthesis_tensors(graph: IrGraph) -> dict[str, Tensor]:
         tensors[f"{slot}.modulation.bias"] = _tensor(graph.constant_named(f"{published}.bias")).flatten()
     tensors["to_img.weight"] = _tensor(graph.constant_named(f"m.layers.{blocks - 1}.to_img.conv.weight"))
     tensors["to_img.bias"] = _tensor(graph.constant_named(f"m.layers.{blocks - 1}.to_img.bias")).flatten()
+    for i in range(blocks):  # what `up` of block i reads is made by the convolution before it
+        producer = f"blocks.{i - 1}.conv2" if i else "conv1"
+        weight = f"{producer}.pointwise" if i else "conv1.weight"
+        # `conv1`'s noise is one map for all channels, so only these four carry the order
+        for name in (weight, f"{producer}.bias", f"blocks.{i}.up.modulation.weight", f"blocks.{i}.up.modulation.bias"):
+            tensors[name] = _interleaved(tensors[name])
+    for name in ("to_img.weight", "to_img.bias"):
+        tensors[name] = _interleaved(tensors[name])
     return tensors
+
+
+def _interleaved(value: Tensor) -> Tensor:
+    """Rows (ll of all, then lh, hl, hh of each) -> rows (ll, lh, hl, hh) of each."""
+    count = len(value) // 4
+    low, high = value[:count, None], value[count:].unflatten(0, (count, 3))
+    return torch.cat((low, high), dim=1).flatten(0, 1).contiguous()
 
 
 def _tensor(array: Any) -> Tensor:

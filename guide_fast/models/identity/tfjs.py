@@ -35,7 +35,7 @@ class GraphNetwork(FrozenNetwork):
         freeze(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W], channels and range as the graph wants them -> the output node ([N, D], or NCHW if it is 4-d)."""
+        """[N, C, H, W], channels and range as the graph wants them -> the output node, [N, D] or NCHW."""
         values = {self.input: images}
         for step, finished in zip(self.steps, self._finished, strict=True):
             inputs = [values[name] for name in step["inputs"]]
@@ -103,6 +103,10 @@ class _Compiler:
             name: torch.from_numpy(np.ascontiguousarray(value.astype(np.float32)))
             for name, value in self._tensors.items()
         }
+        for step in self._steps:
+            for bound in ("low", "high"):  # JSON has no infinity
+                if bound in step and math.isinf(step[bound]):
+                    step[bound] = None
         return tensors, {"input": self._input, "output": self._alias[output], "steps": self._steps}
 
     def _order(self, output: str) -> list[str]:

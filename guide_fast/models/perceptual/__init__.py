@@ -19,7 +19,7 @@ class PerceptualNetwork(FrozenNetwork):
 
     @abstractmethod
     def features(self, images: Tensor, *, size: int | None = 256) -> list[Tensor]:
-        """[N, 3, R, R] RGB in [-1, 1], resampled to `size` px (None: as it is) -> taps, fine to coarse, [N, C, h, w]."""
+        """[N, 3, R, R] RGB in [-1, 1], resampled to `size` px (None: as is) -> taps, fine to coarse, [N, C, h, w]."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
