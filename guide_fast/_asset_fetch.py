@@ -18,17 +18,17 @@ from typing import IO
 from guide_fast._asset_pins import Archive, PinnedFile
 from guide_fast.errors import GuideFastError, IntegrityError
 
-Progress = Callable[[str], None]
+Report = Callable[[str], None]
 
 _CHUNK = 1 << 20
 
 
-def download(archive: Archive, work: Path, progress: Progress) -> Path:
+def download(archive: Archive, work: Path, report: Report) -> Path:
     """Download `archive` into the empty folder `work`; returns the file, its sha256 checked.
 
     Raises GuideFastError when the client is missing or fails, IntegrityError on other bytes than the pinned ones.
     """
-    progress(f"downloading {archive.source} ({archive.size / 1e6:.0f} MB)")
+    report(f"downloading {archive.source} ({archive.size / 1e6:.0f} MB)")
     into = work / "archive"
     into.mkdir()
     if archive.registry == "npm":

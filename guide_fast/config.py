@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
 from guide_fast.errors import UsageError
 
@@ -19,6 +19,7 @@ UFO_D = 30 / math.sqrt(PAPER_SLOTS)  # per slot: 8.02
 ADJACENCY_RADIUS = 15 / math.sqrt(PAPER_SLOTS)  # per slot: 4.01
 
 ENVIRONMENT_PREFIX = "GUIDE_FAST_"
+NOT_SETTINGS = frozenset({"GUIDE_FAST_HOME", "GUIDE_FAST_OFFLINE", "GUIDE_FAST_DEBUG"})
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,157 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as written to `config.json` and `--config` files."""
         return dataclasses.asdict(self)
+
+
+# Smallest value, largest value of a setting; every other number is at least 0. No whole number exceeds LARGEST_INT.
+LARGEST_INT = 2**63 - 1
+_RANGES: dict[str, tuple[float, float]] = {
+    "align.min_image_px": (1, math.inf),
+    "align.max_image_px": (1, math.inf),
+    "align.min_face_px": (1, math.inf),
+    "align.min_score": (0, 1),
+    "align.max_yaw": (0, 90),
+    "align.max_roll": (0, 180),
+    "invert.samples": (1, math.inf),
+    "invert.patience": (1, math.inf),
+    "invert.resolution": (1, math.inf),
+    "invert.min_similarity": (-1, 1),
+    "target.max_similarity": (-1, 1),
+    "target.push": (1, math.inf),
+    "ltu.steps": (1, math.inf),
+    "ltu.resolution": (1, math.inf),
+    "evaluate.bystanders": (1, math.inf),
+    "evaluate.stranger_pairs": (2, math.inf),  # fewer have no standard deviation
+    "evaluate.fd_images": (2, math.inf),  # fewer have no covariance
+    "evaluate.batch": (1, math.inf),
+}
+_POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr"})  # 0 would leave everything as it is
+_CHOICES = {"target.kind": ("ufo", "mean")}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def resolve_config(toml: Path | None, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> Config:
+    """Defaults, then the TOML file, then GUIDE_FAST_<SECTION>_<KEY> variables, then `overrides`; the last one wins.
+
+    `overrides` maps "section.key" to a value, or to a text that is read like a variable's; None leaves the setting
+    alone. Raises UsageError on an unknown section or key, a wrong type, a value out of range, an unreadable file.
+    """
+    config = Config()
+    if toml is not None:
+        config = _from_toml(config, toml)
+    names = {f"{ENVIRONMENT_PREFIX}{name.replace('.', '_').upper()}": name for name in _settings(config)}
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS:
+            if variable not in names:
+                nearest = _nearest(variable, [*names, *NOT_SETTINGS])
+                raise UsageError(f"environment variable {variable} is no setting; unset it, or use {nearest}")
+            config = _changed(config, names[variable], environment[variable], variable, parse=True)
+    for name, value in overrides.items():
+        if value is not None:
+            if name not in _settings(config):
+                nearest = _nearest(name, _settings(config))
+                raise UsageError(f"setting {name!r} is unknown; the nearest known one is {nearest}")
+            config = _changed(config, name, value, name, parse=isinstance(value, str))
+    return check_config(config)
+
+
+def check_config(config: Config) -> Config:
+    """`config` itself; raises UsageError naming the first value that has a wrong type or is out of range."""
+    for name, value in _settings(config).items():
+        _check(name, value, name)
+    smallest, largest = config.align.min_image_px, config.align.max_image_px
+    if smallest > largest:
+        raise UsageError(
+            f"align.min_image_px = {smallest} exceeds align.max_image_px = {largest}; lower the one or raise the other"
+        )
+    return config
+
+
+def _from_toml(config: Config, path: Path) -> Config:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; give --config a TOML file") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text file; give --config a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}; correct that line") from None
+    sections = vars(config)
+    for section, values in content.items():
+        if section not in sections:
+            nearest = _nearest(section, sections)
+            raise UsageError(f"{path} has an unknown section [{section}]; the nearest known one is [{nearest}]")
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: {section} = {values!r} is no section; write [{section}] with keys below it")
+        keys = vars(sections[section])
+        for key, value in values.items():
+            if key not in keys:
+                nearest = _nearest(key, keys)
+                raise UsageError(f"{path}: [{section}] has no key {key}; the nearest known one is {nearest}")
+            config = _changed(config, f"{section}.{key}", value, f"{path}: [{section}] {key}", parse=False)
+    return config
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Every setting as "section.key"."""
+    return {f"{section}.{key}": value for section, part in vars(config).items() for key, value in vars(part).items()}
+
+
+def _changed(config: Config, name: str, value: Any, origin: str, *, parse: bool) -> Config:
+    section, key = name.split(".")
+    wanted = _type_of(name)
+    try:
+        if parse and wanted is bool:
+            value = {"true": True, "false": False}[value.lower()]
+        elif parse or (wanted is float and type(value) is int):
+            value = wanted(value)
+    except (ValueError, KeyError, OverflowError):
+        raise _wrong_type(name, value, origin) from None
+    _check(name, value, origin)
+    part = dataclasses.replace(getattr(config, section), **{key: value})
+    return dataclasses.replace(config, **{section: part})
+
+
+def _check(name: str, value: Any, origin: str) -> None:
+    """Raise UsageError when `value` has a wrong type or is out of range."""
+    wanted = _type_of(name)
+    if type(value) is not wanted and not (wanted is float and type(value) is int):  # True is no whole number
+        raise _wrong_type(name, value, origin)
+    if isinstance(value, str):
+        choices = _CHOICES.get(name)
+        if choices and value not in choices:
+            raise UsageError(f"{origin} = {value!r} is unknown; choose one of {', '.join(choices)}")
+        if not value.strip():
+            raise UsageError(f"{origin} is empty; the default is {_default(name)!r}")
+        return
+    low, high = _RANGES.get(name, (0, math.inf))
+    if isinstance(value, int):
+        high = min(high, LARGEST_INT)
+    problem = ""
+    if isinstance(value, float) and not math.isfinite(value):
+        problem = "must be a finite number"
+    elif name in _POSITIVE and value <= 0:
+        problem = "must be above 0"
+    elif value < low:
+        problem = f"must be at least {low}"
+    elif value > high:
+        problem = f"must be at most {high}"
+    if problem:
+        raise UsageError(f"{origin} = {value} {problem}; the default is {_default(name)}")
+
+
+def _wrong_type(name: str, value: Any, origin: str) -> UsageError:
+    return UsageError(f"{origin} = {value!r} is not {_TYPE_NAMES[_type_of(name)]}; the default is {_default(name)!r}")
+
+
+def _type_of(name: str) -> Any:
+    section, key = name.split(".")
+    return get_type_hints(type(getattr(Config(), section)))[key]
+
+
+def _default(name: str) -> Any:
+    return _settings(Config())[name]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]

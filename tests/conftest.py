@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from fake_registry import registry as registry  # a fixture
 from torch import Tensor
 
 from guide_fast import assets

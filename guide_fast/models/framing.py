@@ -55,10 +55,11 @@ class Framing(nn.Module):
         resolution = images.shape[-1]
         key = (resolution, images.dtype, images.device)
         if key not in self._axes:
-            self._axes[key] = (
-                _axis(self.box.y0, self.box.y1, self.size, resolution, images),
-                _axis(self.box.x0, self.box.x1, self.size, resolution, images),
-            )
+            with torch.inference_mode(False):  # kept for later calls, whose autograd refuses inference tensors
+                self._axes[key] = (
+                    _axis(self.box.y0, self.box.y1, self.size, resolution, images),
+                    _axis(self.box.x0, self.box.x1, self.size, resolution, images),
+                )
         return self._axes[key]
 
     def extra_repr(self) -> str:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.models.detection import Detection, Detector
-from guide_fast.models.frozen import freeze
 
 ASSET_NAME = "mtcnn"
 NETWORKS = ("pnet", "rnet", "onet")
@@ -47,7 +46,7 @@ class Mtcnn(Detector):
         self.rnet = _WindowNetwork(_part(tensors, "rnet"), size=24, pools=(3, 3, 0))
         self.onet = _WindowNetwork(_part(tensors, "onet"), size=48, pools=(3, 3, 2, 0))
         self.mean, self.scale = config["pixel_mean"], config["pixel_scale"]
-        freeze(self)
+        self.settle()
 
     @torch.inference_mode()
     def detect(self, image: NDArray[Any]) -> list[Detection]:

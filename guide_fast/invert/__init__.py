@@ -1,0 +1,83 @@
+"""Inversion: from a photo to the latent that renders it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from guide_fast.artifacts import Face, Latent
+from guide_fast.config import InvertConfig
+from guide_fast.errors import RefusedError
+from guide_fast.invert.bank import sample_bank
+from guide_fast.invert.objective import Objective
+from guide_fast.invert.optimise import Renderer, descend
+from guide_fast.models.generator import Generator
+from guide_fast.models.identity import IdentityNetwork
+from guide_fast.models.perceptual import PerceptualNetwork
+from guide_fast.progress import Progress, silent
+
+__all__ = ["invert"]
+
+
+def invert(
+    face: Face,
+    generator: Generator,
+    *,
+    identity: IdentityNetwork,
+    perceptual: PerceptualNetwork,
+    judge: IdentityNetwork | None,
+    config: InvertConfig,
+    seed: int = 0,
+    force: bool = False,
+    cache_dir: Path | None = None,
+    progress: Progress = silent,
+) -> Latent:
+    """The point of W+ [L, D] whose rendering shows `face`, with the judge's similarity of the two.
+
+    Minimises F(w) = identity * (1 - similarity) + perceptual * distance + pixel * MSE at 64 px + prior * (squared
+    Mahalanobis length per coordinate, spread between slots), the weights being those of `config`. It starts from the
+    better of the nearest of `config.samples` random latents or a regression over them; `cache_dir` keeps
+    those samples for the next photo. `judge` is only measured, at full resolution, never optimised. The same seed gives
+    the same latent.
+
+    Raises RefusedError when the similarity is below `config.min_similarity` or there is no judge, unless `force`;
+    GuideFastError when the loss stops being finite.
+    """
+    if judge is None and not force:
+        raise RefusedError(
+            "the inversion cannot be checked because no judge network is available; "
+            "fetch one with `guide-fast assets`, or go on unchecked with --force"
+        )
+    device = generator.w_mean.device
+    photo = face.image[None].to(device)
+    with torch.no_grad():
+        objective = Objective(photo, identity=identity, perceptual=perceptual, config=config)
+        bank = sample_bank(
+            generator,
+            identity=identity,
+            perceptual=perceptual,
+            samples=config.samples,
+            resolution=Renderer(generator, config.resolution).low,
+            seed=seed,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        guesses = bank.guesses(photo, identity=identity, perceptual=perceptual, w_mean=generator.w_mean)
+        renderer = Renderer(generator, config.resolution)
+        slots = guesses[:, None].expand(-1, generator.num_ws, -1)
+        losses = [objective(renderer.exact(slot[None])).weighted(config).item() for slot in slots]
+    start = guesses[min(range(len(losses)), key=losses.__getitem__)]
+    found = descend(start, generator, objective, spread=bank.spread, config=config, progress=progress)
+    similarity = None
+    if judge is not None:
+        with torch.no_grad():
+            image = generator.synthesis(found.w[None]).image
+            similarity = judge.similarity(judge.embed(image), judge.embed(photo)).item()
+        if similarity < config.min_similarity and not force:
+            raise RefusedError(
+                f"the inversion shows somebody else: the judge's similarity to the photo is {similarity:.3f}, "
+                f"below {config.min_similarity} (invert.min_similarity); try a sharper frontal photo, or use --force"
+            )
+    notes = {"loss": found.loss, "curve": found.curve, "steps": found.steps, "seed": seed, **found.terms}
+    return Latent(found.w.float().cpu(), generator.name, f"photo:{face.source_sha256}", similarity, notes)

@@ -1,0 +1,92 @@
+"""`guide-fast doctor`: what works, what to do about the rest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guide_fast.cli import checks
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_working_machine_exits_zero_though_nothing_is_fetched(run: Any, cache: Path) -> None:
+    outcome = run("doctor", "--json")
+    assert outcome.code == 0
+    found = {check["name"]: check for check in outcome.json["checks"]}
+    assert {"Python", "torch", "threads", "memory", "disk", "pip", "npm", "C++ compiler", "CUDA"} <= found.keys()
+    for name in ("mobilestylegan-ffhq-1024", "faceres", "held-out judge", "low-resolution head"):
+        assert found[name]["state"] == "missing"
+        assert "guide-fast" in found[name]["advice"]
+    assert not cache.exists()
+
+
+def test_everything_short_of_ok_comes_with_advice(run: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(cache))
+    monkeypatch.delenv("CXX", raising=False)
+    found = run("doctor", "--json").json["checks"]
+    assert {check["name"] for check in found if check["state"] != "ok"} >= {"npm", "C++ compiler"}
+    assert all(check["advice"] for check in found if check["state"] != "ok")
+
+
+def test_required_thing_that_is_broken_exits_one(run: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "OLDEST_TORCH", (99, 0))
+    outcome = run("doctor")
+    assert outcome.code == 1
+    assert "broken" in outcome.stdout
+    assert 'pip install "torch>=99.0"' in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [("2.13.0+cpu", "ok"), ("2.11", "ok"), ("2.9.1", "broken"), ("3.0.0a0+git12", "ok"), ("1.13.1", "broken")],
+)
+def test_torch_version_is_compared_by_number(version: str, state: str) -> None:
+    assert checks.judge_torch(version, "way").state == state
+
+
+def test_old_python_is_broken() -> None:
+    assert checks.check_python((3, 10)).state == "broken"
+    assert checks.check_python((3, 14)).state == "ok"
+
+
+def test_little_memory_is_named() -> None:
+    check = checks.check_memory(4_000_000_000)
+    assert (check.state, check.found) == ("missing", "4.0 GB")
+    assert "6.0 GB" in check.advice
+
+
+def test_full_disk_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(cache.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    _, disk = checks.check_cache(cache)
+    assert disk.state == "missing"
+    assert "GUIDE_FAST_HOME" in disk.advice
+
+
+def test_cache_that_is_a_file_is_broken(cache: Path) -> None:
+    cache.write_text("a file", encoding="utf-8")
+    (check,) = checks.check_cache(cache)
+    assert check.state == "broken"
+    assert "GUIDE_FAST_HOME" in check.advice
+
+
+def test_fitted_head_is_found(cache: Path) -> None:
+    (cache / "heads").mkdir(parents=True)
+    (cache / "heads" / "head-256-0123456789abcdef.safetensors").touch()
+    assert checks.check_low_resolution(cache).found == "fitted for 256 px"
+
+
+def test_layers_of_the_generator_are_listed(run: Any, pipeline: Any) -> None:
+    outcome = run("doctor", "--layers", "--json")
+    assert outcome.code == 0
+    assert outcome.json == {"generator": "tiny", "layers": {"coarse": 4, "fine": 3}}
+    assert "coarse" in run("doctor", "--layers").stdout
