@@ -27,12 +27,15 @@ class AlignConfig:
     """Which photos are good enough, lengths in pixels of the photo, angles in degrees."""
 
     min_image_px: int = 64
-    max_image_px: int = 12_000
-    min_face_px: int = 80  # side of the detected box
-    min_score: float = 0.9
-    min_sharpness: float = 12.0  # variance of the Laplacian of the aligned face at 256 px, 0..255 grey
-    max_yaw: float = 45.0
-    max_roll: float = 60.0
+    max_image_px: int = 20_000
+    min_face_px: int = 80  # shorter side of the detected box
+    # Ten good photos score 0.98 to 1.00; lying on their side, where landmarks go astray, two of four still score 0.92, 0.96.
+    min_score: float = 0.95
+    # Variance of the Laplacian of the aligned face at 256 px, grey 0 to 255. Ten good photos: 234 to 1002; the same blurred
+    # by a Gaussian of 4 px (of 1024): 20 to 119, of 6 px: 7 to 33, of 8 px: 4 to 10.
+    min_sharpness: float = 12.0
+    max_yaw: float = 45.0  # estimated from five landmarks, good to about ten degrees
+    max_roll: float = 45.0  # on four turned photos the estimate was within 7 degrees up to here, and off by 50 at 75
 
 
 @dataclass(frozen=True)
@@ -56,27 +59,35 @@ class InvertConfig:
 class TargetConfig:
     """Where the forgotten identity is sent; `d` is a length per style slot."""
 
-    kind: str = "ufo"  # "ufo" or "mean"
+    kind: str = "surrogate"  # "ufo", "mean" or "surrogate"
     d: float = UFO_D
-    max_similarity: float = 0.5  # judge's similarity of target to source; above it the target is pushed
+    candidates: int = 16  # surrogates compared
+    max_similarity: float = 0.25  # identity network's, target to source (0 is a typical stranger); above it: pushed
     max_pushes: int = 4  # each push lengthens d by `push`
     push: float = 1.25
 
 
 @dataclass(frozen=True)
 class LtuConfig:
-    """Latent target unlearning; weights of the loss terms are the paper's unless the comment says otherwise."""
+    """Latent target unlearning; weights of the loss terms are the paper's unless a comment says otherwise."""
 
     steps: int = 60
     lr: float = 1e-4
     n_adjacent: int = 2
     n_global: int = 2
-    radius: float = ADJACENCY_RADIUS
+    radius: float = ADJACENCY_RADIUS  # neighbours lie within it, per slot
     feature: float = 1e-2
     perceptual: float = 1.0
     identity: float = 0.1
-    preservation: float = 1.0
+    preservation: float = 3.0  # weight of the global term (paper: 1)
     layers: str = "auto"  # all, coarse, fine, auto, or comma-separated name patterns
+    keep: float = 0.9  # auto: share of the squared forget gradient that the chosen layers carry
+    warm_start: bool = True  # closed-form solution of the modulation layers before the first step
+    ridge: float = 1.0  # of the closed form and of the whitening, in mean variances
+    population: int = 8192  # mapped latents behind the whitening
+    bank: int = 64  # people whose teacher features are kept for the global term
+    reached: float = 0.1  # identity network's similarity at which the person counts as forgotten during steps
+    hold: int = 5  # steps for which that must hold before stopping
     resolution: int = 256
     seed: int = 0
 
@@ -124,7 +135,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "invert.min_similarity": (-1, 1),
     "target.max_similarity": (-1, 1),
     "target.push": (1, math.inf),
+    "target.candidates": (1, math.inf),
     "ltu.steps": (1, math.inf),
+    "ltu.keep": (0, 1),
+    "ltu.population": (2, math.inf),
+    "ltu.bank": (1, math.inf),
+    "ltu.reached": (-1, 1),
+    "ltu.hold": (1, math.inf),
     "ltu.resolution": (1, math.inf),
     "evaluate.bystanders": (1, math.inf),
     "evaluate.stranger_pairs": (2, math.inf),  # fewer have no standard deviation
@@ -132,7 +149,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "evaluate.batch": (1, math.inf),
 }
 _POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr"})  # 0 would leave everything as it is
-_CHOICES = {"target.kind": ("ufo", "mean")}
+_CHOICES = {"target.kind": ("ufo", "mean", "surrogate")}
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from guide_fast.align.crop import cut_out, ffhq_square
 from guide_fast.align.photo import Photo, read_photo
-from guide_fast.align.quality import roll, sharpness, yaw
+from guide_fast.align.quality import SHARPNESS_SIZE, roll, sharpness, yaw
 from guide_fast.artifacts import Face
 from guide_fast.config import AlignConfig
 from guide_fast.errors import RefusedError, UsageError
@@ -43,16 +43,16 @@ def align(
         raise UsageError("a photo that is not aligned needs a detector; pass one, or aligned=True for FFHQ framing")
     found = _chosen(detector.detect(np.array(image)), face, config)
     _check_size_and_pose(found, config)
-    cut = cut_out(image, ffhq_square(found.landmarks), resolution)
-    measured = sharpness(cut)
+    square = ffhq_square(found.landmarks)
+    measured = sharpness(cut_out(image, square, SHARPNESS_SIZE))
     if measured < config.min_sharpness:
         raise RefusedError(
-            f"the face is blurred: its sharpness is {measured:.1f}, below {config.min_sharpness} (align.min_sharpness); "
+            f"the face is blurred: sharpness {measured:.1f}, below {config.min_sharpness} (align.min_sharpness); "
             "use a sharper or larger photo"
         )
     x0, y0, x1, y1 = (float(edge) for edge in found.box)
     landmarks = tuple((float(x), float(y)) for x, y in found.landmarks)
-    return Face(cut, sha256, (x0, y0, x1, y1), landmarks, found.score)
+    return Face(cut_out(image, square, resolution), sha256, (x0, y0, x1, y1), landmarks, found.score)
 
 
 def _whole(image: Image.Image, resolution: int) -> torch.Tensor:

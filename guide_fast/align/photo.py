@@ -139,4 +139,4 @@ def _not_an_image(path: Path, head: bytes) -> str:
         return f"{path} is empty; use an intact copy of the photo"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return f"{path} is HEIC and no HEIC decoder is installed for Pillow; save it as JPEG or PNG first"
-    return f"{path} is no image that Pillow {Image.__version__} can read; use a JPEG, PNG, WebP, TIFF or BMP file"
+    return f"{path} is no image that Pillow can read; use a JPEG, PNG, WebP, TIFF or BMP file"

@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARPNESS_SIZE = 256  # px
+SHARPNESS_SIZE = 256  # px, at which `sharpness` is calibrated
 # A nose tip stands about half the distance of the eyes in front of the plane through eyes and mouth.
 NOSE_DEPTH = 0.5
 
 
 def sharpness(image: Tensor) -> float:
-    """Variance of the Laplacian of an aligned face [3, R, R] in [-1, 1], at 256 px in grey values 0 to 255.
+    """Variance of the Laplacian of an aligned face [3, 256, 256] in [-1, 1], in grey values 0 to 255.
 
     Measured over the middle three quarters: a background out of focus says nothing about the face.
     """
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=image.dtype, device=image.device)
     grey = ((image * weights[:, None, None]).sum(dim=0) * 127.5 + 127.5)[None, None]
-    grey = F.interpolate(grey, size=(SHARPNESS_SIZE, SHARPNESS_SIZE), mode="bilinear", antialias=True)
     edge = SHARPNESS_SIZE // 8
     grey = grey[:, :, edge:-edge, edge:-edge]
     kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], dtype=image.dtype, device=image.device)

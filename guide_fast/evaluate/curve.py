@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -81,6 +82,4 @@ def series(curve: Sequence[Point], name: str) -> list[tuple[float, float]]:
 
 
 def _wrapped(label: str, width: int = 34) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(label.replace("$", r"\$"), width))  # a dollar sign would start matplotlib's maths

@@ -88,7 +88,9 @@ def sample_bank(
     if cache_dir is not None:
         base = weights_sha256(cast(nn.Module, generator))[:16]
         networks = f"{identity.name}-{perceptual.name}"
-        path = cache_dir / f"bank-{base}-{networks}-{resolution or generator.img_resolution}-{samples}-{seed}.safetensors"
+        path = (
+            cache_dir / f"bank-{base}-{networks}-{resolution or generator.img_resolution}-{samples}-{seed}.safetensors"
+        )
         if path.is_file() and (bank := _read(path)) is not None:
             return bank
     z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))

@@ -113,7 +113,9 @@ def descend(
             loss, terms = loss_of(renderer.exact)
             value = loss.item()
             if not math.isfinite(value):
-                raise GuideFastError(f"the inversion's loss is {value} after {step} steps; lower invert.lr ({config.lr})")
+                raise GuideFastError(
+                    f"the inversion's loss is {value} after {step} steps; lower invert.lr ({config.lr})"
+                )
             best.curve.append(value)
             best.steps = step
             if value < best.loss:

@@ -1,0 +1,57 @@
+"""Which layers move: fixed policies, name patterns, saliency of forgetting against preservation."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+
+from guide_fast.errors import UsageError
+from guide_fast.models.generator import Generator
+
+POLICIES = ("all", "coarse", "fine", "auto")
+
+
+def candidate_layers(
+    generator: Generator,
+    policy: str,
+) -> tuple[str, ...]:
+    """Layers that `policy` admits, in the generator's order; "auto" starts from all of them.
+
+    "coarse" is the first half of the style slots, "fine" the second. Anything else is a comma-separated list of layer
+    names or shell patterns ("blocks.[0-3].*,conv1.*"). Raises UsageError for a pattern that no layer has.
+    """
+    if policy in ("all", "auto"):
+        return generator.layers
+    slots = list(dict.fromkeys(layer.rsplit(".", 1)[0] for layer in generator.layers))
+    if policy in ("coarse", "fine"):
+        half = slots[: len(slots) // 2] if policy == "coarse" else slots[len(slots) // 2 :]
+        return tuple(layer for layer in generator.layers if layer.rsplit(".", 1)[0] in half)
+    chosen: set[str] = set()
+    for pattern in (part.strip() for part in policy.split(",")):
+        found = fnmatch.filter(generator.layers, pattern)
+        if not found:
+            raise UsageError(
+                f"no layer of {generator.name} matches {pattern!r}; `guide-fast doctor --layers` lists them, and the "
+                f"policies are {', '.join(POLICIES)}"
+            )
+        chosen.update(found)
+    return tuple(layer for layer in generator.layers if layer in chosen)
+
+
+def choose_by_saliency(
+    forget: Mapping[str, float],  # layer -> squared norm of the forget gradient
+    preserve: Mapping[str, float],  # layer -> squared norm of the preserve gradient
+    *,
+    keep: float,
+) -> tuple[str, ...]:
+    """Layers with the most forgetting per harm until together they carry `keep` of the squared forget gradient."""
+    total = sum(forget.values())
+    floor = max(preserve.values(), default=0.0) * 1e-12 + 1e-30  # a layer that harms nobody comes first, not infinitely
+    ranked = sorted(forget, key=lambda layer: forget[layer] / (preserve[layer] + floor), reverse=True)
+    chosen, carried = set(), 0.0
+    for layer in ranked:
+        if carried >= keep * total and chosen:
+            break
+        chosen.add(layer)
+        carried += forget[layer]
+    return tuple(layer for layer in forget if layer in chosen)

@@ -1,0 +1,79 @@
+"""Modulation layers parameterised so that a gradient step moves the forgotten person far more than anybody else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from guide_fast.models.mobile_stylegan import Modulation
+
+
+class SelectiveModulation(nn.Module):
+    """A modulation A w + b with a trainable shift P S (w - mean), S the whitening of the population.
+
+    In plain coordinates a step of Adam along sign(g w^T) turns every input alike, because people share the directions
+    in which styles vary most. After whitening, random people look orthogonal to the person, so the same step reaches
+    them with a factor of about 1/sqrt(D). `merged()` folds the shift back into weight and bias.
+    """
+
+    def __init__(self, base: Modulation, whitening: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        self.base = base
+        self.shift = nn.Parameter(torch.zeros_like(base.weight))  # P [C, D]
+        self.register_buffer("whitening", whitening)  # [D, D]
+        self.register_buffer("mean", mean)  # [D]
+        self.whitening: Tensor
+        self.mean: Tensor
+
+    def forward(self, w: Tensor) -> Tensor:
+        """[N, D] -> scales [N, C, 1, 1]."""
+        moved = F.linear(F.linear(w - self.mean, self.whitening), self.shift)
+        return self.base(w) + (moved * self.base.scale)[:, :, None, None]
+
+    @torch.no_grad()
+    def send(self, w_id: Tensor, response: Tensor, w_shift: Tensor) -> None:
+        """Closed form: add the smallest shift by which `w_id` [D] acts like `w_id + w_shift` ([D]) on this layer.
+
+        `response` [D] is `Population.response` of `w_id`. Source: least squares with one equality constraint, the
+        local and the global term of latent target unlearning in this layer's output.
+        """
+        styles = F.linear(w_shift, self.base.weight)  # [C]
+        read_out = torch.linalg.solve(self.whitening.double(), response.double()).float()
+        self.shift += styles[:, None] * (read_out / (read_out @ (self.whitening @ w_id)))
+
+    @torch.no_grad()
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """Weight [C, D] with bias [C] of the plain modulation that does the same."""
+        shift = self.shift.double() @ self.whitening.double()
+        bias = self.base.bias.double() - shift @ self.mean.double()
+        return (self.base.weight.double() + shift).float(), bias.float()
+
+
+def make_selective(
+    generator: nn.Module,
+    layers: tuple[str, ...],
+    whitening: Tensor,
+    mean: Tensor,
+) -> dict[str, SelectiveModulation]:
+    """Replace the modulations among `layers` in place; returns layer name -> the new module."""
+    replaced = {}
+    for layer in layers:
+        slot, kind = layer.rsplit(".", 1)
+        if kind == "modulation":
+            owner = generator.get_submodule(slot)
+            selective = SelectiveModulation(owner.modulation, whitening, mean)
+            owner.modulation = selective
+            replaced[layer] = selective
+    return replaced
+
+
+def merge_selective(generator: nn.Module) -> None:
+    """Undo `make_selective`: plain modulations again, with the shift folded in."""
+    owners = [module for module in generator.modules() if isinstance(getattr(module, "modulation", None), SelectiveModulation)]
+    for owner in owners:
+        selective = owner.modulation
+        weight, bias = selective.merged()
+        selective.base.weight.data.copy_(weight)
+        selective.base.bias.data.copy_(bias)
+        owner.modulation = selective.base

@@ -1,0 +1,68 @@
+"""The trainable copy of a generator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from guide_fast.ltu.population import Population
+from guide_fast.ltu.selective import SelectiveModulation, make_selective, merge_selective
+
+
+class Student:
+    """A copy of the teacher in which only the given layers can move."""
+
+    def __init__(self, teacher: nn.Module, layers: tuple[str, ...], population: Population, *, ridge: float) -> None:
+        self.generator = copy.deepcopy(teacher).requires_grad_(False)
+        self.layers = layers
+        self.population = population
+        self.ridge = ridge
+        whitening = population.whitening(ridge=ridge)
+        self.selective: dict[str, SelectiveModulation] = make_selective(
+            self.generator, layers, whitening, population.mean
+        )
+
+    def trainable(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Layer -> its trainable tensors by name; they require gradients from now on."""
+        groups: dict[str, dict[str, nn.Parameter]] = {}
+        for layer in self.layers:
+            if layer in self.selective:
+                groups[layer] = {f"{layer}.shift": self.selective[layer].shift}
+            else:
+                groups[layer] = self.generator.layer_parameters(layer)
+            for parameter in groups[layer].values():
+                parameter.requires_grad_(True)
+        return groups
+
+    def send(self, w_u: Tensor, w_t: Tensor) -> None:
+        """Closed form: every chosen modulation layer treats `w_u` [L, D] as it treated `w_t` [L, D]."""
+        w_id = w_u - self.population.mean
+        response = self.population.response(w_id, ridge=self.ridge)
+        for layer, modulation in self.selective.items():
+            slot = slot_of(self.generator.layers, layer)
+            modulation.send(w_id[slot], response[slot], w_t[slot] - w_u[slot])
+
+    def finish(self) -> nn.Module:
+        """The plain generator with everything folded in."""
+        merge_selective(self.generator)
+        return self.generator.requires_grad_(False)
+
+
+def slot_of(layers: tuple[str, ...], layer: str) -> int:
+    """Index of the style slot that a layer reads."""
+    slots = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in layers))
+    return slots.index(layer.rsplit(".", 1)[0])
+
+
+def squared_gradients(groups: Mapping[str, Mapping[str, nn.Parameter]], loss: Tensor) -> dict[str, float]:
+    """Layer -> squared norm of the gradient of `loss`; 0 for layers past the resolution that the loss looks at."""
+    names = [(layer, parameter) for layer, group in groups.items() for parameter in group.values()]
+    gradients = torch.autograd.grad(loss, [parameter for _, parameter in names], allow_unused=True)
+    result = dict.fromkeys(groups, 0.0)
+    for (layer, _), gradient in zip(names, gradients, strict=True):
+        if gradient is not None:
+            result[layer] += float(gradient.double().square().sum())
+    return result

@@ -1,0 +1,125 @@
+"""The three loss terms of latent target unlearning, on batches of views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guide_fast.config import LtuConfig
+from guide_fast.models.generator import Rendering
+from guide_fast.models.identity import IdentityNetwork
+from guide_fast.models.perceptual import PerceptualNetwork
+
+PERCEPTUAL_SIZE = 128  # px; at 256 px the perceptual network costs more than the generator's small image
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The frozen networks of the loss; the judge is never among them."""
+
+    identity: IdentityNetwork
+    perceptual: PerceptualNetwork
+
+    @property
+    def names(self) -> dict[str, str]:
+        """For headers of cached features."""
+        return {"identity": self.identity.name, "perceptual": self.perceptual.name}
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the loss sees of N images."""
+
+    identity: Tensor  # [N, E]
+    taps: tuple[Tensor, ...]  # perceptual features, each [N, C, H, W]
+    features: Tensor | None = None  # the generator's own features, [N, C, H, W]
+
+    def __getitem__(self, index: slice | Tensor) -> Views:
+        features = None if self.features is None else self.features[index]
+        return Views(self.identity[index], tuple(tap[index] for tap in self.taps), features)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Views]) -> Views:
+        """Along N; generator features are kept only where every part has them."""
+        features = [part.features for part in parts if part.features is not None]
+        return Views(
+            torch.cat([part.identity for part in parts]),
+            tuple(torch.cat(taps) for taps in zip(*(part.taps for part in parts), strict=True)),
+            torch.cat(features) if len(features) == len(parts) else None,
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """For a safetensors file; generator features are not stored."""
+        return {"identity": self.identity} | {f"tap{i}": tap for i, tap in enumerate(self.taps)}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> Views:
+        """The inverse of `to_tensors`."""
+        return Views(tensors["identity"], tuple(tensors[f"tap{i}"] for i in range(len(tensors) - 1)))
+
+
+def observe(
+    rendering: Rendering,
+    networks: Networks,
+    *,
+    keep_features: bool = True,
+) -> Views:
+    """Embed a rendering with the frozen networks, once for all terms."""
+    taps = networks.perceptual.features(rendering.image, size=PERCEPTUAL_SIZE)
+    return Views(
+        networks.identity.embed(rendering.image), tuple(taps), rendering.features if keep_features else None
+    )
+
+
+def reconstruction(
+    student: Views,
+    teacher: Views,
+    networks: Networks,
+    config: LtuConfig,
+) -> Tensor:
+    """Per-pair loss [N] of the local and adjacency terms: features, perceptual distance, identity.
+
+    The paper's F are tri-planes; for a 2D generator they are the last synthesis features before RGB. The paper's
+    identity term is 1 - cos of ArcFace; dlib's embeddings are compared by distance, for which `similarity` is linear.
+    """
+    assert student.features is not None and teacher.features is not None
+    feature = (student.features - teacher.features).square().mean(dim=(1, 2, 3))
+    return (
+        config.feature * feature
+        + config.perceptual * networks.perceptual.distance(student.taps, teacher.taps)
+        + config.identity * (1 - networks.identity.similarity(student.identity, teacher.identity))
+    )
+
+
+def preservation(
+    student: Views,
+    teacher: Views,
+    networks: Networks,
+    config: LtuConfig,
+) -> Tensor:
+    """Per-pair loss [N] of the global term.
+
+    The paper has the perceptual distance alone; ours adds the identity term, since identity is what bystanders lose.
+    """
+    return config.perceptual * networks.perceptual.distance(student.taps, teacher.taps) + config.identity * (
+        1 - networks.identity.similarity(student.identity, teacher.identity)
+    )
+
+
+def adjacency_offsets(
+    w_u: Tensor,  # [L, D]
+    w_r: Tensor,  # [N, L, D], mapped random latents
+    distance: Tensor,  # [N], per slot, in (0, radius)
+) -> Tensor:
+    """Offsets D [N, L, D] from the person toward random people, of length `distance` per slot.
+
+    Source: GUIDE section 3; the norm over the flattened tensor is sqrt(L) times the length per slot.
+    """
+    direction = w_r - w_u
+    lengths = direction.flatten(1).norm(dim=1) / direction.shape[1] ** 0.5
+    return direction * (distance / lengths)[:, None, None]
+
+

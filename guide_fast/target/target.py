@@ -1,0 +1,70 @@
+"""Choice of the latent that takes the forgotten person's place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guide_fast.artifacts import Target
+from guide_fast.config import TargetConfig
+from guide_fast.errors import RefusedError
+from guide_fast.models.generator import Generator
+from guide_fast.models.identity import IdentityNetwork
+
+
+@torch.no_grad()
+def choose_target(
+    generator: Generator,
+    w_u: Tensor,  # [L, D]
+    *,
+    identity: IdentityNetwork,
+    config: TargetConfig,
+    resolution: int | None = None,
+    seed: int = 0,
+) -> Target:
+    """Target latent [L, D], far enough from the person's identity.
+
+    "ufo": w_mean - d * w_id / |w_id| (GUIDE, section 3); "mean": w_mean; "surrogate": w_mean + d * x / |x|, x the part
+    of a random person's latent orthogonal to w_id. All norms are per style slot; over the flattened [L, D] tensor of
+    equal rows that is the paper's d / sqrt(L).
+
+    A surrogate exists because a layer linear in w that sends w_id to -a * w_id sends -w_id / a back to w_id: under a
+    closed-form edit the person of a UFO target moves to the opposite latent and is not gone.
+
+    Candidates whose rendering the identity network finds closer than `max_similarity` are pushed: d grows by `push`.
+    Raises RefusedError when that does not help.
+    """
+    mean = generator.w_mean
+    w_id = w_u - mean
+    source = identity.embed(generator.synthesis(w_u[None], resolution=resolution).image)
+    d, nearest = config.d, float("inf")
+    for pushes in range(config.max_pushes + 1):
+        candidates = _candidates(generator, w_id, config, d, seed)
+        similarities = []
+        for w in candidates:
+            rendering = generator.synthesis(w[None], resolution=resolution)
+            similarities.append(identity.similarity(identity.embed(rendering.image), source).item())
+        best = min(range(len(candidates)), key=similarities.__getitem__)
+        nearest = min(nearest, similarities[best])
+        if similarities[best] <= config.max_similarity:
+            return Target(candidates[best], config.kind, d, pushes, similarities[best])
+        if config.kind == "mean":
+            break  # there is only one mean
+        d *= config.push
+    raise RefusedError(
+        f"the {config.kind} target resembles the person ({nearest:.2f}, allowed {config.max_similarity:.2f}); "
+        f"use --target surrogate, another --run-seed, or raise target.max_similarity"
+    )
+
+
+def _candidates(generator: Generator, w_id: Tensor, config: TargetConfig, d: float, seed: int) -> list[Tensor]:
+    mean = generator.w_mean
+    unit = torch.nn.functional.normalize(w_id, dim=1)
+    if config.kind == "mean":
+        return [mean.expand_as(w_id).clone()]
+    if config.kind == "ufo":
+        return [mean - d * unit]
+    z = torch.randn(config.candidates, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    others = generator.mapping(z) - mean
+    orthogonal = others - (others * unit).sum(2, keepdim=True) * unit
+    return list(mean + d * torch.nn.functional.normalize(orthogonal, dim=2))
