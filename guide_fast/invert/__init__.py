@@ -68,7 +68,7 @@ def invert(
         slots = guesses[:, None].expand(-1, generator.num_ws, -1)
         losses = [objective(renderer.exact(slot[None])).weighted(config).item() for slot in slots]
     start = guesses[min(range(len(losses)), key=losses.__getitem__)]
-    found = descend(start, generator, objective, spread=bank.spread, config=config, progress=progress)
+    found = descend(start, generator, objective, spread=bank.spread(generator.w_mean), config=config, progress=progress)
     similarity = None
     if judge is not None:
         with torch.no_grad():

@@ -32,10 +32,9 @@ class SampleBank:
     embeddings: Tensor  # [S, E] of the identity network
     taps: Tensor  # [S, T] of the perceptual network, fp16
 
-    @property
-    def spread(self) -> float:
-        """Root mean square of a coordinate's deviation from the samples' mean."""
-        return (self.w - self.w.mean(dim=0)).square().mean().sqrt().item()
+    def spread(self, w_mean: Tensor) -> float:
+        """Root mean square of a coordinate's deviation from `w_mean` [D]."""
+        return max((self.w - w_mean).square().mean().sqrt().item(), 1e-6)
 
     def guesses(
         self,
@@ -81,8 +80,8 @@ def sample_bank(
 ) -> SampleBank:
     """The bank of `seed`: rendered at `resolution` (None: the generator's own), or read where `cache_dir` has it.
 
-    A cached bank belongs to the generator's weights, both networks, the number of samples and the seed. Damaged files
-    are rendered anew.
+    A cached bank belongs to the generator's weights, both networks, the resolution, the number of samples and the seed.
+    A damaged file is rendered anew.
     """
     path = None
     if cache_dir is not None:
@@ -91,7 +90,7 @@ def sample_bank(
         path = (
             cache_dir / f"bank-{base}-{networks}-{resolution or generator.img_resolution}-{samples}-{seed}.safetensors"
         )
-        if path.is_file() and (bank := _read(path)) is not None:
+        if path.is_file() and (bank := _read(path, generator.w_mean.device)) is not None:
             return bank
     z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     ws = generator.mapping(z.to(generator.w_mean))  # [S, L, D]
@@ -108,10 +107,10 @@ def sample_bank(
     return bank
 
 
-def _read(path: Path) -> SampleBank | None:
+def _read(path: Path, device: torch.device) -> SampleBank | None:
     try:
         tensors, _ = read_safetensors(path, KIND)
-        return SampleBank(**tensors)
+        return SampleBank(**{name: tensor.to(device) for name, tensor in tensors.items()})
     except (IntegrityError, TypeError):  # a cache: what cannot be read is made again
         return None
 

@@ -51,7 +51,8 @@ class Objective:
         """[N, 3, R, R] in [-1, 1] -> the terms of each image."""
         embedding = self._photo_embedding.expand(len(images), -1)
         taps = self._perceptual.features(self._crop(images), size=None)
-        pixels = reduced(images, self._photo_pixels.shape[-1]) - self._photo_pixels
+        pixels = reduced(images, self._photo_pixels.shape[-1])
+        pixels = pixels - reduced(self._photo_pixels, pixels.shape[-1])
         return Terms(
             identity=1 - self._identity.similarity(self._identity.embed(images), embedding),
             perceptual=self._perceptual.distance(taps, self._photo_taps),

@@ -19,8 +19,9 @@ from guide_fast.progress import Progress, silent
 LOCAL_RIDGE = 1e-3  # relative to the mean squared feature
 CHECK_EVERY = 20  # steps between renderings at full resolution
 SPREAD = 4.0  # weight of the slots' spread in the prior relative to that of their mean
-SLOT_LR = 0.5  # learning rate of a slot's own part relative to that of the common part
+OWN_LR = 0.5  # learning rate of a slot's own part relative to that of the common part
 RAMP_UP, RAMP_DOWN = 0.05, 0.3  # shares of a phase
+RAMP_FLOOR = 0.01  # the last step still moves
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Renderer:
         image = reduced(self._generator.synthesis(ws).image, self._resolution)
         if self.low is not None and self.low != self._generator.img_resolution:
             low = self._generator.synthesis(ws, resolution=self.low)
-            self._local = _local_head(low.features, image - low.image)
+            if low.image.shape[-1] % low.features.shape[-1] == 0:
+                self._local = _local_head(low.features, image - low.image)
         return image
 
 
@@ -72,7 +74,7 @@ def _local_head(features: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
     x, y = features[0].flatten(1), F.pixel_unshuffle(difference, factor)[0].flatten(1)  # [C, P], [3 * f * f, P]
     x_mean, y_mean = x.mean(dim=1, keepdim=True), y.mean(dim=1, keepdim=True)
     gram = ((x - x_mean) @ (x - x_mean).T).double()
-    gram.diagonal().add_(LOCAL_RIDGE * gram.diagonal().mean())
+    gram.diagonal().add_(LOCAL_RIDGE * gram.diagonal().mean().clamp(min=1e-12))
     weight = torch.linalg.solve(gram, ((x - x_mean) @ (y - y_mean).T).double()).to(x).T  # [3 * f * f, C]
     return weight[:, :, None, None].contiguous(), (y_mean - weight @ x_mean)[:, 0]
 
@@ -86,64 +88,63 @@ def descend(
     config: InvertConfig,
     progress: Progress = silent,
 ) -> Descent:
-    """The best latent found from `start`: `steps_w` steps in W, then `steps_w_plus` in W+.
+    """The best latent found from `start`: `steps_w` steps of Adam in W, then `steps_w_plus` in W+.
 
-    Every slot is `common + own`; in W `own` stays 0. Loss: the objective plus
-    `prior * (mean(common^2) + SPREAD * mean(own^2))` in whitened coordinates. Every CHECK_EVERY steps the loss is
-    measured at full resolution; the best of these points is kept, and a phase ends after `patience` steps without a
-    better one. Raises GuideFastError when the loss stops being finite.
+    Slot l is `w_mean + spread * (common + own[l])`; in W `own` stays 0. `spread` is W's standard deviation, the unit of
+    the learning rate. The loss is the objective plus `prior * (mean(common^2) + SPREAD * mean(own^2))`. It is measured
+    at full resolution every CHECK_EVERY steps; the best of these points is kept, and a phase ends after `patience`
+    steps without a better one. Raises GuideFastError when the loss stops being finite.
     """
     w_mean = generator.w_mean
     common = ((start - w_mean) / spread).requires_grad_()  # [D]
-    own = torch.zeros(generator.num_ws, generator.w_dim).to(common).requires_grad_()
+    own = torch.zeros(generator.num_ws, generator.w_dim).to(common).requires_grad_()  # [L, D]
     renderer = Renderer(generator, config.resolution)
-    total = config.steps_w + config.steps_w_plus
+    best = Descent(w_mean + spread * (common + own).detach(), math.inf, {}, 0)
+    best_at = taken = 0
 
     def loss_of(render: Callable[[Tensor], Tensor]) -> tuple[Tensor, Terms]:
         terms = objective(render((w_mean + spread * (common + own))[None]))
         prior = common.square().mean() + SPREAD * own.square().mean()
         return terms.weighted(config)[0] + config.prior * prior, terms
 
-    best = Descent((w_mean + spread * (common + own)).detach(), math.inf, {}, 0)
-    best_at = 0
-
-    def check(step: int) -> None:
+    @torch.no_grad()
+    def check() -> None:
         nonlocal best_at
-        with torch.no_grad():
-            loss, terms = loss_of(renderer.exact)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise GuideFastError(
-                    f"the inversion's loss is {value} after {step} steps; lower invert.lr ({config.lr})"
-                )
-            best.curve.append(value)
-            best.steps = step
-            if value < best.loss:
-                best.w, best.loss, best_at = (w_mean + spread * (common + own)).detach().clone(), value, step
-                best.terms = {name: term.item() for name, term in vars(terms).items()}
-        progress("invert", step, total, {"loss": best.loss})
+        loss, terms = loss_of(renderer.exact)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise GuideFastError(f"the inversion's loss is {value} after {taken} steps; lower invert.lr ({config.lr})")
+        best.curve.append(value)
+        best.steps = taken
+        if value < best.loss:
+            best.w, best.loss, best_at = w_mean + spread * (common + own).detach(), value, taken
+            best.terms = {name: term.item() for name, term in vars(terms).items()}
 
-    check(0)
-    taken = 0
-    for steps, rates in ((config.steps_w, {common: 1.0}), (config.steps_w_plus, {common: 1.0, own: SLOT_LR})):
-        groups = [{"params": [tensor], "lr": config.lr * rate, "rate": rate} for tensor, rate in rates.items()]
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    total = config.steps_w + config.steps_w_plus
+    check()
+    progress("invert", 0, total, {"loss": best.loss})
+    for steps, rates in ((config.steps_w, {common: 1.0}), (config.steps_w_plus, {common: 1.0, own: OWN_LR})):
+        optimiser = torch.optim.Adam(
+            [{"params": [tensor], "rate": config.lr * rate} for tensor, rate in rates.items()], betas=(0.9, 0.99)
+        )
         best_at = taken
-        for step in range(steps):
+        for step in range(1, steps + 1):
             for group in optimiser.param_groups:
-                group["lr"] = config.lr * group["rate"] * _ramp((step + 1) / steps)
+                group["lr"] = group["rate"] * _ramp(step / steps)
             optimiser.zero_grad()
-            loss_of(renderer.approximate)[0].backward()  # type: ignore[no-untyped-call]
+            loss, _ = loss_of(renderer.approximate)
+            loss.backward()
             optimiser.step()
             taken += 1
-            if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-                check(taken)
-                if taken - best_at >= config.patience:
-                    break
+            if step % CHECK_EVERY == 0 or step == steps:
+                check()
+            progress("invert", taken, total, {"loss": loss.item(), "best": best.loss})
+            if taken - best_at >= config.patience and best.steps == taken:
+                break
     return best
 
 
 def _ramp(done: float) -> float:
-    """Learning rate factor: linear up, flat, then down along half a cosine."""
+    """Learning rate factor for the share of a phase that is done: linear up, flat, then down along half a cosine."""
     down = min(1.0, (1 - done) / RAMP_DOWN)
-    return min(1.0, done / RAMP_UP) * (0.5 - 0.5 * math.cos(math.pi * down))
+    return max(min(1.0, done / RAMP_UP) * (0.5 - 0.5 * math.cos(math.pi * down)), RAMP_FLOOR)

@@ -1,4 +1,4 @@
-"""Which layers move: fixed policies, name patterns, saliency of forgetting against preservation."""
+"""Which layers move: fixed policies, name patterns, saliency of forgetting, preservation."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ def candidate_layers(
 
 
 def choose_by_saliency(
-    forget: Mapping[str, float],  # layer -> squared norm of the forget gradient
-    preserve: Mapping[str, float],  # layer -> squared norm of the preserve gradient
+    gain: Mapping[str, float],  # layer -> decrease of the forget loss in one Adam step per unit of learning rate
+    cost: Mapping[str, float],  # layer -> change of bystanders by the same step
     *,
     keep: float,
 ) -> tuple[str, ...]:
-    """Layers with the most forgetting per harm until together they carry `keep` of the squared forget gradient."""
-    total = sum(forget.values())
-    floor = max(preserve.values(), default=0.0) * 1e-12 + 1e-30  # a layer that harms nobody comes first, not infinitely
-    ranked = sorted(forget, key=lambda layer: forget[layer] / (preserve[layer] + floor), reverse=True)
+    """Layers with the most forgetting per harm until together they carry `keep` of the whole gain.
+
+    Layers without gain (past the resolution that the loss looks at) never move.
+    """
+    useful = [layer for layer in gain if gain[layer] > 0]
+    total = sum(gain[layer] for layer in useful)
     chosen, carried = set(), 0.0
-    for layer in ranked:
-        if carried >= keep * total and chosen:
+    for layer in sorted(useful, key=lambda layer: cost[layer] / gain[layer]):
+        if carried >= keep * total:
             break
         chosen.add(layer)
-        carried += forget[layer]
-    return tuple(layer for layer in forget if layer in chosen)
+        carried += gain[layer]
+    return tuple(layer for layer in gain if layer in chosen)

@@ -57,12 +57,8 @@ def slot_of(layers: tuple[str, ...], layer: str) -> int:
     return slots.index(layer.rsplit(".", 1)[0])
 
 
-def squared_gradients(groups: Mapping[str, Mapping[str, nn.Parameter]], loss: Tensor) -> dict[str, float]:
-    """Layer -> squared norm of the gradient of `loss`; 0 for layers past the resolution that the loss looks at."""
-    names = [(layer, parameter) for layer, group in groups.items() for parameter in group.values()]
-    gradients = torch.autograd.grad(loss, [parameter for _, parameter in names], allow_unused=True)
-    result = dict.fromkeys(groups, 0.0)
-    for (layer, _), gradient in zip(names, gradients, strict=True):
-        if gradient is not None:
-            result[layer] += float(gradient.double().square().sum())
-    return result
+def layer_gradients(groups: Mapping[str, Mapping[str, nn.Parameter]], loss: Tensor) -> dict[str, Tensor]:
+    """Layer -> flattened gradient of `loss`; zeros for layers past the resolution that the loss looks at."""
+    parameters = [parameter for group in groups.values() for parameter in group.values()]
+    gradients = iter(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    return {layer: torch.cat([next(gradients).flatten() for _ in group]) for layer, group in groups.items()}

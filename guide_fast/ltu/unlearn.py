@@ -15,12 +15,13 @@ from guide_fast.ltu.bank import Bank
 from guide_fast.ltu.population import Population, sample_population
 from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
 from guide_fast.ltu.state import LoopState
-from guide_fast.ltu.student import Student, squared_gradients
+from guide_fast.ltu.student import Student, layer_gradients
 from guide_fast.ltu.terms import Networks, Views, adjacency_offsets, observe, preservation, reconstruction
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 
 _STAGE = "unlearning"
+SALIENCY_BYSTANDERS = 4
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def unlearn(
 
     Loss per step: local + sum over `n_adjacent` adjacency pairs + `preservation` * sum over `n_global` pairs (GUIDE,
     section 3). All student images come from one pass, all teacher images from one pass (fixed ones are cached).
-    On KeyboardInterrupt the state goes to `state_path`, from which `resume=True` continues.
+    When the loop ends, be it by Ctrl-C, its state goes to `state_path`, from which `resume=True` continues.
     Raises GuideFastError when the loss is no longer finite, naming the term.
     """
     started = time.perf_counter()
@@ -71,21 +72,17 @@ def unlearn(
     state = state or LoopState(layers)
     state.restore(parameters, optimizer)
     warm = time.perf_counter()
-    stopped = "steps"
     try:
         progress(_STAGE, state.step, config.steps, {})
-        while state.step < config.steps:
+        while state.step < config.steps and not _held(state.curve, config):
             values = request.step(student.generator, state.step, optimizer)
             state.step += 1
             state.curve.append(values)
             progress(_STAGE, state.step, config.steps, values)
-            if _held(state.curve, config):
-                stopped = "reached"
-                break
-    except KeyboardInterrupt:
+    finally:  # after the last step too: what follows (evaluation) can be interrupted as well
         if state_path is not None:
             state.save(state_path, parameters, optimizer)
-        raise
+    stopped = "reached" if _held(state.curve, config) else "steps"
     seconds = {"choose": chosen - started, "warm_start": warm - chosen, "steps": time.perf_counter() - warm}
     return Unlearned(student.finish(), layers, state.step, stopped, tuple(state.curve), seconds)
 
@@ -130,17 +127,13 @@ class _Request:
             "retained": similarity(seen.identity[adjacent.stop :], self.bank.views.identity[kept]).mean().item(),
         }
 
-    def forget_loss(self, student: nn.Module) -> Tensor:
-        """Local and adjacency terms, for the saliency."""
-        offsets = self._offsets(torch.Generator().manual_seed(self.config.seed))
-        seen = self._student_views(student, offsets, torch.empty(0, dtype=torch.long))
-        return reconstruction(seen, self._targets(offsets), self.networks, self.config).sum()
-
-    def keep_loss(self, student: nn.Module) -> Tensor:
-        """Global term on the first people of the bank, for the saliency."""
-        kept = torch.arange(min(len(self.bank), 2 * max(1, self.config.n_global)))
-        seen = observe(student.synthesis(self.bank.ws[kept], resolution=self.config.resolution), self.networks)
-        return preservation(seen, self.bank.views[kept], self.networks, self.config).sum()
+    def moving_loss(self, student: nn.Module, ws: Tensor, features_from: Tensor) -> Tensor:
+        """Loss of rendering `ws` [N, L, D] as the teacher renders `features_from` [N, L, D]; for the saliency."""
+        resolution = self.config.resolution
+        seen = observe(student.synthesis(ws, resolution=resolution), self.networks)
+        with torch.no_grad():
+            wanted = observe(self.teacher.synthesis(features_from, resolution=resolution), self.networks)
+        return reconstruction(seen, wanted, self.networks, self.config).sum()
 
     def _offsets(self, random: torch.Generator) -> Tensor:
         count = self.config.n_adjacent
@@ -161,20 +154,31 @@ class _Request:
 
 
 def _choose(request: _Request, population: Population) -> tuple[str, ...]:
-    """Layers that may move; "auto" measures the forget gradient at the teacher, the preserve gradient past the warm start.
+    """Layers that may move; "auto" weighs, per layer, what an Adam step gains against what it does to bystanders.
 
-    At the teacher itself the global term is at its minimum, so its gradient says nothing there.
+    The gain is the L1 norm of the forget gradient. At the teacher the global term is at its minimum, so the harm is
+    taken from the gradient of what must not happen: bystanders moving by the person's own offset.
+    With a warm start only modulation layers compete: they are what the closed form solves, and letting
+    convolutions follow by gradient cost bystanders without forgetting more (bench/results).
     """
     config = request.config
     layers = candidate_layers(request.teacher, config.layers)
     if config.layers != "auto":
         return layers
+    if config.warm_start:
+        layers = tuple(layer for layer in layers if layer.endswith(".modulation"))
     probe = Student(request.teacher, layers, population, ridge=config.ridge)
     groups = probe.trainable()
-    forget = squared_gradients(groups, request.forget_loss(probe.generator))
-    probe.send(request.w_u, request.w_t)
-    preserve = squared_gradients(groups, request.keep_loss(probe.generator))
-    return choose_by_saliency(forget, preserve, keep=config.keep)
+    offset = request.w_t - request.w_u
+    person = request.moving_loss(probe.generator, request.w_u[None], request.w_t[None])
+    forget = layer_gradients(groups, person)
+    harms = dict.fromkeys(layers, 0.0)
+    for ws in request.bank.ws[:SALIENCY_BYSTANDERS]:
+        gradients = layer_gradients(groups, request.moving_loss(probe.generator, ws[None], ws[None] + offset))
+        for layer in layers:
+            harms[layer] += float((forget[layer].sign() @ gradients[layer]).square())
+    gain = {layer: float(forget[layer].abs().sum()) for layer in layers}
+    return choose_by_saliency(gain, {layer: harm**0.5 for layer, harm in harms.items()}, keep=config.keep)
 
 
 def _held(curve: list[dict[str, float]], config: LtuConfig) -> bool:

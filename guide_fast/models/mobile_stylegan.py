@@ -145,6 +145,8 @@ class MobileStyleGAN(nn.Module):
             for kind in (("modulation",) if slot.endswith(".up") else ("modulation", "convolution"))
         )
         self.w_mean: Tensor
+        self.config: dict[str, Any] = {}  # what `from_tensors` was given
+        self.lineage: tuple[str, ...] = ()  # sha256 of the deltas applied, in order
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -219,6 +221,7 @@ class MobileStyleGAN(nn.Module):
             generator.load_state_dict(dict(tensors))
         except RuntimeError as error:
             raise IntegrityError(f"the weights do not fit {config['name']}: {str(error).splitlines()[-1].strip()}") from None
+        generator.config = dict(config)
         return generator.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""Reader for OpenVINO IR files (version 10 and 11): the graph's nodes, edges, constants as arrays."""
+"""Reader for OpenVINO IR files (version 10, 11): nodes, edges, constants as arrays."""
 
 from __future__ import annotations
 

@@ -1,0 +1,135 @@
+"""Inversion finds the latent of a photo, or refuses with the similarity it measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from guide_fast.artifacts import Face, Latent
+from guide_fast.config import InvertConfig
+from guide_fast.errors import GuideFastError, RefusedError
+from guide_fast.invert import invert
+from guide_fast.models.identity import IdentityNetwork
+from guide_fast.models.low_resolution import attach_head
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.models.perceptual import PerceptualNetwork
+
+Run = Callable[..., Latent]
+
+
+@pytest.fixture
+def face(generator: MobileStyleGAN) -> Face:
+    """A rendering of a latent that no bank holds."""
+    z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(99))
+    return Face(generator.synthesis(generator.mapping(z)).image[0], "a" * 64)
+
+
+@pytest.fixture
+def run(
+    face: Face,
+    generator: MobileStyleGAN,
+    identity: IdentityNetwork,
+    perceptual: PerceptualNetwork,
+    judge: IdentityNetwork,
+    config: InvertConfig,
+) -> Run:
+    """`invert` with the small networks; settings of the configuration are changed by name."""
+    settings = {field.name for field in dataclasses.fields(InvertConfig)}
+
+    def call(**changed: object) -> Latent:
+        known = {"identity": identity, "perceptual": perceptual, "judge": judge}
+        known["config"] = dataclasses.replace(config, **{k: v for k, v in changed.items() if k in settings})
+        return invert(face, generator, **known | {k: v for k, v in changed.items() if k not in settings})
+
+    return call
+
+
+def error(generator: MobileStyleGAN, w: Tensor, face: Face) -> float:
+    return (generator.synthesis(w[None]).image[0] - face.image).square().mean().item()
+
+
+def test_rendered_latent_is_recovered_better_than_the_first_guess(
+    run: Run, generator: MobileStyleGAN, face: Face
+) -> None:
+    guess, found = run(steps_w=0, steps_w_plus=0, force=True), run()
+    assert found.w.shape == (generator.num_ws, generator.w_dim) and found.w.dtype == torch.float32
+    assert found.w.isfinite().all()
+    assert error(generator, found.w, face) < 0.3 * error(generator, guess.w, face)
+    assert found.notes["curve"][0] > found.notes["loss"] == min(found.notes["curve"])
+    assert found.similarity is not None and found.similarity > 0.9
+    assert found.generator == "tiny" and found.origin == f"photo:{'a' * 64}"
+
+
+def test_same_seed_gives_the_same_latent(run: Run) -> None:
+    first, second, other = run(), run(), run(seed=1)
+    assert torch.equal(first.w, second.w) and first.notes == second.notes
+    assert not torch.equal(first.w, other.w)
+
+
+def test_poor_inversion_is_refused_with_its_similarity(run: Run) -> None:
+    with pytest.raises(RefusedError, match=r"similarity to the photo is 0\.\d+, below 1\.0 .*--force") as caught:
+        run(min_similarity=1.0, steps_w=1, steps_w_plus=0)
+    assert caught.value.exit_code == 4
+
+
+def test_force_goes_on(run: Run) -> None:
+    latent = run(min_similarity=1.0, steps_w=1, steps_w_plus=0, force=True)
+    assert latent.similarity is not None and latent.similarity < 1
+
+
+def test_without_a_judge_nothing_is_done_unless_forced(run: Run) -> None:
+    with pytest.raises(RefusedError, match="no judge"):
+        run(judge=None)
+    assert run(judge=None, force=True).similarity is None
+
+
+def test_judge_is_measured_but_never_optimised(run: Run, judge: IdentityNetwork) -> None:
+    seen: list[bool] = []
+    judge.register_forward_hook(lambda module, inputs, output: seen.append(torch.is_grad_enabled()))
+    run()
+    assert seen == [False, False]
+
+
+def test_descent_stops_early_without_progress(run: Run) -> None:
+    latent = run(lr=1e-30, patience=20, steps_w=100, steps_w_plus=100)
+    assert latent.notes["steps"] == 40  # 20 in each phase
+
+
+def test_divergence_is_reported(run: Run) -> None:
+    with pytest.raises(GuideFastError, match=r"loss is (nan|inf).*invert\.lr"):
+        run(lr=1e30)
+
+
+def test_second_photo_takes_the_samples_from_the_cache(run: Run, tmp_path: Path) -> None:
+    stages: list[str] = []
+    first = run(cache_dir=tmp_path)
+    second = run(cache_dir=tmp_path, progress=lambda stage, done, total, values: stages.append(stage))
+    assert torch.equal(first.w, second.w)
+    assert set(stages) == {"invert"}
+
+
+def test_progress_counts_every_step(run: Run) -> None:
+    told: list[tuple[str, int, int]] = []
+    run(steps_w=3, steps_w_plus=2, force=True, progress=lambda *call: told.append(call[:3]))
+    assert [(done, total) for stage, done, total in told if stage == "invert"] == [(i, 5) for i in range(6)]
+
+
+def test_low_resolution_head_is_used(run: Run, generator: MobileStyleGAN, face: Face) -> None:
+    attach_head(generator, 16)
+    rendered: list[tuple[int, bool]] = []
+    synthesis = generator.synthesis
+
+    def counted(ws: Tensor, **options: object) -> object:
+        rendering = synthesis(ws, **options)
+        rendered.append((rendering.image.shape[-1], torch.is_grad_enabled()))
+        return rendering
+
+    generator.synthesis = counted  # type: ignore[assignment,method-assign]
+    found = run(resolution=16)
+    assert {size for size, differentiated in rendered if differentiated} == {16}
+    assert found.notes["loss"] < found.notes["curve"][0]
