@@ -66,6 +66,7 @@ class TargetConfig:
     kind: str = "surrogate"  # "ufo", "mean" or "surrogate"
     d: float = UFO_D
     candidates: int = 16  # surrogates compared
+    turn: float = 60.0  # degrees between a surrogate and the UFO direction: 0 is UFO, 90 has no part of it
     max_similarity: float = 0.25  # identity network's, target to source (0 is a typical stranger); above it: pushed
     max_pushes: int = 4  # each push lengthens d by `push`
     push: float = 1.25
@@ -140,6 +141,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "target.max_similarity": (-1, 1),
     "target.push": (1, math.inf),
     "target.candidates": (1, math.inf),
+    "target.turn": (0, 180),
     "ltu.steps": (1, math.inf),
     "ltu.keep": (0, 1),
     "ltu.population": (2, math.inf),

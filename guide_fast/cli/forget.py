@@ -105,7 +105,7 @@ def forget(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Where the identity is sent: ufo or mean.", show_default=False, rich_help_panel=options.SETTINGS
+            help="Where the identity is sent: surrogate, ufo or mean.", show_default=False, rich_help_panel=options.SETTINGS
         ),
     ] = None,
     d: Annotated[

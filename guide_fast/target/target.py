@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,12 +26,13 @@ def choose_target(
 ) -> Target:
     """Target latent [L, D], far enough from the person's identity.
 
-    "ufo": w_mean - d * w_id / |w_id| (GUIDE, section 3); "mean": w_mean; "surrogate": w_mean + d * x / |x|, x the part
-    of a random person's latent orthogonal to w_id. All norms are per style slot; over the flattened [L, D] tensor of
-    equal rows that is the paper's d / sqrt(L).
+    "ufo": w_mean - d * w_id / |w_id| (GUIDE, section 3); "mean": w_mean; "surrogate": w_mean + d * (sin(turn) *
+    x / |x| - cos(turn) * w_id / |w_id|), x the part of a random person's latent orthogonal to w_id. All norms are per
+    style slot; over the flattened [L, D] tensor of equal rows that is the paper's d / sqrt(L).
 
     A surrogate exists because a layer linear in w that sends w_id to -a * w_id sends -w_id / a back to w_id: under a
-    closed-form edit the person of a UFO target moves to the opposite latent and is not gone.
+    closed-form edit the person of a UFO target moves to the opposite latent and is not gone. Of all candidates the one
+    that the identity network finds least similar to the person is taken.
 
     Candidates whose rendering the identity network finds closer than `max_similarity` are pushed: d grows by `push`.
     Raises RefusedError when that does not help.
@@ -67,4 +70,6 @@ def _candidates(generator: Generator, w_id: Tensor, config: TargetConfig, d: flo
     z = torch.randn(config.candidates, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     others = generator.mapping(z) - mean
     orthogonal = others - (others * unit).sum(2, keepdim=True) * unit
-    return list(mean + d * torch.nn.functional.normalize(orthogonal, dim=2))
+    turn = math.radians(config.turn)
+    direction = math.sin(turn) * torch.nn.functional.normalize(orthogonal, dim=2) - math.cos(turn) * unit
+    return list(mean + d * direction)

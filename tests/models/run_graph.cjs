@@ -1,7 +1,9 @@
 // Runs a TF.js graph model on the CPU: node run_graph.cjs MODEL.json NODE INPUT SHAPE OUTPUT (raw little-endian float32).
 const fs = require("fs");
 const path = require("path");
-const tf = require("@tensorflow/tfjs");
+const tf = require("@tensorflow/tfjs-core");
+const { loadGraphModel } = require("@tensorflow/tfjs-converter");
+require("@tensorflow/tfjs-backend-cpu");
 
 async function main([model, node, input, shape, output]) {
   const document = JSON.parse(fs.readFileSync(model));
@@ -9,7 +11,7 @@ async function main([model, node, input, shape, output]) {
   const weights = Buffer.concat(group.paths.map((shard) => fs.readFileSync(path.join(path.dirname(model), shard))));
   const bytes = (buffer) => buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.length);
   await tf.setBackend("cpu");
-  const graph = await tf.loadGraphModel(
+  const graph = await loadGraphModel(
     tf.io.fromMemory({
       modelTopology: document.modelTopology,
       format: document.format,
