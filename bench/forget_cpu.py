@@ -34,7 +34,16 @@ def main() -> int:
     for seed in arguments.seeds:
         metrics = forget(generator, seed=seed, config=config).metrics
         limit = metrics["stranger_mean"] + 0.5 * metrics["stranger_std"]
-        kept = ("forgotten", "forgotten_person", "retained", "retained_p05", "fd_pre", "seconds", "steps", "delta_bytes")
+        kept = (
+            "forgotten",
+            "forgotten_person",
+            "retained",
+            "retained_p05",
+            "fd_pre",
+            "seconds",
+            "steps",
+            "delta_bytes",
+        )
         row = {"seed": seed, "limit": limit, "forgotten_enough": metrics["forgotten"] <= limit}
         row |= {name: metrics[name] for name in kept}
         row |= {"parameters_moved": metrics["parameters_moved"], "layers": len(metrics["layers"])}
@@ -58,7 +67,13 @@ def main() -> int:
         "seconds_reached": summary["seconds"]["max"] <= REQUESTED_SECONDS,
         "memory_reached": summary["peak_memory_bytes"]["max"] <= REQUESTED_BYTES,
     }
-    result = {"provenance": provenance(), "config": config.to_dict(), "rows": rows, "summary": summary, "bounds": bounds}
+    result = {
+        "provenance": provenance(),
+        "config": config.to_dict(),
+        "rows": rows,
+        "summary": summary,
+        "bounds": bounds,
+    }
     path = write(arguments.name, "cpu", result)
     print(f"{path}: {bounds}")
     held = bounds["forgotten_seeds"] >= 0.9 * len(rows)

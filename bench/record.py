@@ -54,7 +54,9 @@ def _git(*arguments: str) -> str:
 def _processor() -> str:
     file = Path("/proc/cpuinfo")
     if file.is_file():
-        names = [line.split(":", 1)[1].strip() for line in file.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in file.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

@@ -57,7 +57,9 @@ def main() -> int:
             print(f"seed {seed}, target {target}: same latent {before_attack:.3f}, attacked {found:.3f}", flush=True)
     arms = {row["target"] for row in rows}
     summary = {arm: quantiles([float(row["attacked"]) for row in rows if row["target"] == arm]) for arm in sorted(arms)}
-    path = write("recovery", "cpu", {"provenance": provenance(), "steps": arguments.steps, "rows": rows, "attacked": summary})
+    path = write(
+        "recovery", "cpu", {"provenance": provenance(), "steps": arguments.steps, "rows": rows, "attacked": summary}
+    )
     print(path)
     return 0
 

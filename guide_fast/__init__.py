@@ -1,4 +1,4 @@
-"""guide-fast makes a pretrained face generator forget a person and leaves evidence of it.
+"""guide-fast makes a pretrained face generator forget a person, leaving evidence of it.
 
 The public names load on first use, so that importing the package costs nothing.
 """

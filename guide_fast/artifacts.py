@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.models.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def checked_latent(w: Tensor, name: str) -> Tensor:
     return w.float()
 
 
-def weights_sha256(module: nn.Module) -> str:
+def weights_sha256(module: nn.Module | Generator) -> str:
     """Hash of a generator's weights: names, dtypes, shapes and bytes of its parameters in sorted order."""
     digest = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
@@ -179,7 +180,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        Path(temporary).chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None:
@@ -206,7 +207,9 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
     except PermissionError:
         raise UsageError(f"{path} cannot be read (permission denied); change its permissions") from None
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise IntegrityError(f"{path} is damaged or no safetensors file ({error}); restore it from a good copy") from None
+        raise IntegrityError(
+            f"{path} is damaged or no safetensors file ({error}); restore it from a good copy"
+        ) from None
 
 
 def _serialise(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> bytes:

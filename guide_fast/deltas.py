@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from guide_fast.artifacts import Delta, weights_sha256
 from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.models.generator import Generator
 
-G = TypeVar("G", bound=nn.Module)
+G = TypeVar("G", bound=Generator)
 
 _BITS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
 
 def make_delta(
-    base: nn.Module,
-    changed: nn.Module,
+    base: Generator,
+    changed: Generator,
     *,
     config: Mapping[str, Any],
     seeds: Mapping[str, int],
@@ -71,7 +72,7 @@ def rollback(
     return generator
 
 
-def _flip(generator: nn.Module, delta: Delta, expected: str, promised: str, verb: str) -> None:
+def _flip(generator: Generator, delta: Delta, expected: str, promised: str, verb: str) -> None:
     found = weights_sha256(generator)
     if found != expected:
         raise UsageError(
@@ -87,7 +88,8 @@ def _flip(generator: nn.Module, delta: Delta, expected: str, promised: str, verb
     if weights_sha256(generator) != promised:
         _xor(parameters, delta.tensors)
         raise IntegrityError(
-            f"the delta is damaged: it does not lead to the promised weights {promised[:12]}; restore it from a good copy"
+            f"the delta is damaged: it does not lead to the promised weights {promised[:12]}; "
+            f"restore it from a good copy"
         )
 
 

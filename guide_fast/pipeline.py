@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from guide_fast import assets, run_folder
+from guide_fast._person import check_source, given_latent
 from guide_fast.align import align, read_photo
-from guide_fast.artifacts import Delta, Forgotten, Latent, Report, checked_latent
+from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
 from guide_fast.errors import GuideFastError, UsageError
@@ -103,7 +104,7 @@ def forget(
     """
     config = check_config(config or Config())
     candidate_layers(generator, config.ltu.layers)
-    _check_source(generator, photo, seed, latent, config)
+    check_source(generator, photo, seed, latent, config)
     judge, third = _judges()
     networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
     seconds: dict[str, float] = {}
@@ -113,7 +114,7 @@ def forget(
     elif photo is not None:
         source = _invert(generator, photo, face, aligned, force, config, networks, judge, progress)
     else:
-        source = _given(generator, seed, latent)
+        source = given_latent(generator, seed, latent)
     clock = _lap(seconds, "inversion", clock)
     if out is not None:
         out = Path(out)
@@ -236,9 +237,9 @@ def render(
 ) -> list[Image.Image]:
     """Full-resolution images of seeds (z from a generator of that seed), or of one latent."""
     if latent is not None:
-        latents = [_given(generator, None, latent).w]
+        latents = [given_latent(generator, None, latent).w]
     else:
-        latents = [_given(generator, seed, None).w for seed in seeds]
+        latents = [given_latent(generator, seed, None).w for seed in seeds]
     images = []
     with torch.inference_mode():
         for w in latents:
@@ -283,39 +284,8 @@ def plan_forget(
         loaded = loading.load(generator)
         plan["layers"] = list(candidate_layers(loaded, config.ltu.layers))
         if latent is not None:
-            _given(loaded, None, latent)
+            given_latent(loaded, None, latent)
     return plan
-
-
-def _check_source(
-    generator: Generator, photo: Path | str | None, seed: int | None, latent: Latent | Tensor | None, config: Config
-) -> None:
-    given = [name for name, v in (("photo", photo), ("seed", seed), ("latent", latent)) if v is not None]
-    if len(given) != 1:
-        raise UsageError(f"{' and '.join(given) or 'nobody'} given; name the person by exactly one of photo, seed, latent")
-    if photo is not None:
-        read_photo(photo, config.align)  # bad input fails before anything is loaded
-    else:
-        _given(generator, seed, latent)
-
-
-def _given(generator: Generator, seed: int | None, latent: Latent | Tensor | None) -> Latent:
-    """The latent of a seed, or a checked one."""
-    if latent is None:
-        assert seed is not None
-        z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            return Latent(generator.mapping(z)[0].clone(), generator.name, f"seed:{seed}")
-    if isinstance(latent, Tensor):
-        latent = Latent(latent, generator.name, "tensor")
-    if latent.generator != generator.name:
-        raise UsageError(f"the latent belongs to {latent.generator}, the generator is {generator.name}; invert it anew")
-    if latent.w.shape != (generator.num_ws, generator.w_dim):
-        raise UsageError(
-            f"the latent has shape {list(latent.w.shape)}, {generator.name} takes [{generator.num_ws}, "
-            f"{generator.w_dim}]; make one with `guide-fast invert`"
-        )
-    return replace(latent, w=checked_latent(latent.w, "the latent"))
 
 
 def _invert(

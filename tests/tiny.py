@@ -28,7 +28,7 @@ def seeded(*shape: int, seed: int) -> Tensor:
 
 
 def tiny_generator(seed: int = 0) -> MobileStyleGAN:
-    """32 px, 16 channels, W of 16 dimensions, 8 slots; images of about [-1, 1]."""
+    """32 px, 16 channels, W of 16 dimensions, 8 slots; most values of an image lie in [-1, 1]."""
     arguments = dict(ARCHITECTURE)
     tiny = MobileStyleGAN(arguments.pop("name"), **arguments)
     with torch.no_grad():
@@ -37,7 +37,6 @@ def tiny_generator(seed: int = 0) -> MobileStyleGAN:
             scale = 0.1 if name.endswith("bias") else 1 / math.sqrt(fan_in)
             parameter.copy_(seeded(*parameter.shape, seed=1000 * seed + i) * scale)
         tiny.input.mul_(4)
-        tiny.to_img.weight.mul_(0.2)
         for module in tiny.modules():
             if isinstance(module, Modulation):
                 module.weight.mul_(1 / module.scale)  # styles that matter

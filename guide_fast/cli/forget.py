@@ -16,7 +16,7 @@ from guide_fast.cli.output import Output, described
 from guide_fast.errors import EvidenceError, UsageError
 
 if TYPE_CHECKING:
-    from guide_fast.artifacts import Latent
+    pass
 
 DEMO_PHOTO = "demo-photo"  # the asset
 STATE = "state.safetensors"
@@ -57,7 +57,7 @@ class _Person:
             return Path(f"out/seed-{self.seed}")
         return Path("out") / str((self.photo or self.latent or Path("run")).stem or "run")
 
-    def source(self, *, fetch: bool) -> dict[str, Path | int | Latent]:
+    def source(self, *, fetch: bool) -> dict[str, Any]:
         """The argument of the pipeline that names the person; `fetch` allows to download the demonstration photo."""
         if self.seed is not None:
             return {"seed": self.seed}
@@ -105,7 +105,9 @@ def forget(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Where the identity is sent: surrogate, ufo or mean.", show_default=False, rich_help_panel=options.SETTINGS
+            help="Where the identity is sent: surrogate, ufo or mean.",
+            show_default=False,
+            rich_help_panel=options.SETTINGS,
         ),
     ] = None,
     d: Annotated[

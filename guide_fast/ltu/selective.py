@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +42,7 @@ class SelectiveModulation(nn.Module):
         """
         styles = F.linear(w_shift, self.base.weight)  # [C]
         read_out = torch.linalg.solve(self.whitening.double(), response.double()).float()
-        self.shift += styles[:, None] * (read_out / (read_out @ (self.whitening @ w_id)))
+        self.shift.add_(styles[:, None] * (read_out / (read_out @ (self.whitening @ w_id))))
 
     @torch.no_grad()
     def merged(self) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,7 @@ def make_selective(
         slot, kind = layer.rsplit(".", 1)
         if kind == "modulation":
             owner = generator.get_submodule(slot)
-            selective = SelectiveModulation(owner.modulation, whitening, mean)
+            selective = SelectiveModulation(cast(Modulation, owner.modulation), whitening, mean)
             owner.modulation = selective
             replaced[layer] = selective
     return replaced
@@ -70,10 +72,10 @@ def make_selective(
 
 def merge_selective(generator: nn.Module) -> None:
     """Undo `make_selective`: plain modulations again, with the shift folded in."""
-    owners = [module for module in generator.modules() if isinstance(getattr(module, "modulation", None), SelectiveModulation)]
-    for owner in owners:
-        selective = owner.modulation
-        weight, bias = selective.merged()
-        selective.base.weight.data.copy_(weight)
-        selective.base.bias.data.copy_(bias)
-        owner.modulation = selective.base
+    for owner in list(generator.modules()):
+        selective = getattr(owner, "modulation", None)
+        if isinstance(selective, SelectiveModulation):
+            weight, bias = selective.merged()
+            selective.base.weight.data.copy_(weight)
+            selective.base.bias.data.copy_(bias)
+            owner.modulation = selective.base

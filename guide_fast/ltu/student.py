@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from guide_fast.ltu.population import Population
 from guide_fast.ltu.selective import SelectiveModulation, make_selective, merge_selective
+from guide_fast.models.generator import Generator
 
 
 class Student:
     """A copy of the teacher in which only the given layers can move."""
 
-    def __init__(self, teacher: nn.Module, layers: tuple[str, ...], population: Population, *, ridge: float) -> None:
-        self.generator = copy.deepcopy(teacher).requires_grad_(False)
+    def __init__(self, teacher: Generator, layers: tuple[str, ...], population: Population, *, ridge: float) -> None:
+        self.generator = cast(Any, copy.deepcopy(teacher))  # a Generator that is a Module, too
+        self.generator.requires_grad_(False)
         self.layers = layers
         self.population = population
         self.ridge = ridge
@@ -45,7 +48,7 @@ class Student:
             slot = slot_of(self.generator.layers, layer)
             modulation.send(w_id[slot], response[slot], w_t[slot] - w_u[slot])
 
-    def finish(self) -> nn.Module:
+    def finish(self) -> Generator:
         """The plain generator with everything folded in."""
         merge_selective(self.generator)
         return self.generator.requires_grad_(False)

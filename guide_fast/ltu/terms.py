@@ -69,9 +69,7 @@ def observe(
 ) -> Views:
     """Embed a rendering with the frozen networks, once for all terms."""
     taps = networks.perceptual.features(rendering.image, size=PERCEPTUAL_SIZE)
-    return Views(
-        networks.identity.embed(rendering.image), tuple(taps), rendering.features if keep_features else None
-    )
+    return Views(networks.identity.embed(rendering.image), tuple(taps), rendering.features if keep_features else None)
 
 
 def reconstruction(
@@ -121,5 +119,3 @@ def adjacency_offsets(
     direction = w_r - w_u
     lengths = direction.flatten(1).norm(dim=1) / direction.shape[1] ** 0.5
     return direction * (distance / lengths)[:, None, None]
-
-

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guide_fast.config import LtuConfig
 from guide_fast.errors import GuideFastError
@@ -28,7 +28,7 @@ SALIENCY_BYSTANDERS = 4
 class Unlearned:
     """The student with what happened on the way."""
 
-    generator: nn.Module
+    generator: Generator
     layers: tuple[str, ...]
     steps: int
     stopped: str  # "reached", "steps"
@@ -100,7 +100,7 @@ class _Request:
     bank: Bank
     config: LtuConfig
 
-    def step(self, student: nn.Module, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    def step(self, student: Generator, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """One optimisation step; everything random is drawn from (seed, index)."""
         random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + index + 1)
         offsets = self._offsets(random)
@@ -113,7 +113,9 @@ class _Request:
         loss = forget + self.config.preservation * keep
         if not torch.isfinite(loss):
             term = "forgetting" if not torch.isfinite(forget) else "preservation"
-            raise GuideFastError(f"the {term} loss became {loss.item()} at step {index}; lower ltu.lr (it is {self.config.lr})")
+            raise GuideFastError(
+                f"the {term} loss became {loss.item()} at step {index}; lower ltu.lr (it is {self.config.lr})"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -127,7 +129,7 @@ class _Request:
             "retained": similarity(seen.identity[adjacent.stop :], self.bank.views.identity[kept]).mean().item(),
         }
 
-    def moving_loss(self, student: nn.Module, ws: Tensor, features_from: Tensor) -> Tensor:
+    def moving_loss(self, student: Generator, ws: Tensor, features_from: Tensor) -> Tensor:
         """Loss of rendering `ws` [N, L, D] as the teacher renders `features_from` [N, L, D]; for the saliency."""
         resolution = self.config.resolution
         seen = observe(student.synthesis(ws, resolution=resolution), self.networks)
@@ -141,7 +143,7 @@ class _Request:
             w_r = self.teacher.mapping(torch.randn(count, self.teacher.z_dim, generator=random))
         return adjacency_offsets(self.w_u, w_r, self.config.radius * torch.rand(count, generator=random))
 
-    def _student_views(self, student: nn.Module, offsets: Tensor, kept: Tensor) -> Views:
+    def _student_views(self, student: Generator, offsets: Tensor, kept: Tensor) -> Views:
         ws = torch.cat((self.w_u[None], self.w_u + offsets, self.bank.ws[kept]))
         return observe(student.synthesis(ws, resolution=self.config.resolution), self.networks)
 

@@ -30,10 +30,19 @@ class Generator(Protocol):
     w_dim: int  # D
     z_dim: int
     img_resolution: int
-    resolutions: tuple[int, ...]  # what `synthesis(resolution=...)` accepts, ascending
     layers: tuple[str, ...]
-    cameras: None | object  # 3D generators describe their cameras here
     w_mean: Tensor  # [D]
+    lineage: tuple[str, ...]  # sha256 of the deltas applied, in order
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """What `synthesis(resolution=...)` accepts, ascending."""
+        ...
+
+    @property
+    def cameras(self) -> object | None:
+        """3D generators describe their cameras here."""
+        ...
 
     def mapping(
         self,

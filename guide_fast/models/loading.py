@@ -1,4 +1,4 @@
-"""Generators by name or from a file, and back to a file."""
+"""Generators by name or from a file, saved back to one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def load(name: str) -> MobileStyleGAN:
         return generator
     if not Path(name).is_file():
         raise UsageError(
-            f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}, or give a file made by `guide-fast apply`"
+            f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}, "
+            f"or give a file made by `guide-fast apply`"
         )
     tensors, metadata = read_safetensors(Path(name), _KIND)
     generator = MobileStyleGAN.from_tensors(tensors, metadata["config"])

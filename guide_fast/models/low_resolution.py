@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def attach_head(
         known = ", ".join(map(str, low_resolutions(generator)))
         raise UsageError(f"{generator.name} has no block for {resolution} px; choose one of {known}")
     index = low_resolutions(generator).index(resolution)
-    block = generator.blocks[index]
+    block = cast(Block, generator.blocks[index])
     head = LowResolutionHead(block.conv2.bias.numel(), 1 + SLOTS_PER_BLOCK * (index + 1))
     base = weights_sha256(generator)
     path = cache_dir / f"head-{resolution}-{base[:16]}.safetensors" if cache_dir else None
@@ -81,12 +82,13 @@ def _fit(
     gram = torch.zeros(channels + 1, channels + 1, dtype=torch.float64)
     moment = torch.zeros(channels + 1, 12, dtype=torch.float64)
     power = 0.0
+    next_block = cast(Block, generator.blocks[index + 1])
     random = torch.Generator().manual_seed(FIT_SEED)
     progress("low-resolution head", 0, FIT_SAMPLES, {})
     for sample in range(FIT_SAMPLES):
         ws = generator.mapping(torch.randn(1, generator.z_dim, generator=random))
         features, image = _features_with_image(generator, ws, index)
-        scale = generator.blocks[index + 1].up.modulation(ws[:, head.slot])
+        scale = next_block.up.modulation(ws[:, head.slot])
         design = torch.cat(((features * scale).flatten(2)[0], torch.ones(1, features[0, 0].numel())))  # [C + 1, P]
         bands = _haar_analysis(F.interpolate(image, size=(resolution, resolution), mode="area")).flatten(2)[0]
         gram += (design @ design.T).double()

@@ -58,6 +58,7 @@ class StyledConv(nn.Module):
             self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.empty(outputs))
         self.register_buffer("noise", torch.empty(1, 1, size, size))
+        self.noise: Tensor
         self.separable = separable
 
     def forward(self, x: Tensor, w: Tensor, *, noise: bool) -> Tensor:
@@ -220,7 +221,9 @@ class MobileStyleGAN(nn.Module):
         try:
             generator.load_state_dict(dict(tensors))
         except RuntimeError as error:
-            raise IntegrityError(f"the weights do not fit {config['name']}: {str(error).splitlines()[-1].strip()}") from None
+            raise IntegrityError(
+                f"the weights do not fit {config['name']}: {str(error).splitlines()[-1].strip()}"
+            ) from None
         generator.config = dict(config)
         return generator.eval().requires_grad_(False)
 

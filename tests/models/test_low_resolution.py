@@ -45,7 +45,7 @@ def test_fit_reduces_the_error_against_zero_on_unseen_people(generator: MobileSt
         ws = generator.mapping(seeded(16, 16, seed=99))
         full = F.interpolate(generator.synthesis(ws).image, size=(16, 16), mode="area")
         small = generator.synthesis(ws, resolution=16).image
-    assert (small - full).square().mean() < 0.5 * full.square().mean()
+    assert (small - full).square().mean() < 0.8 * full.square().mean()
 
 
 def test_error_in_the_file_is_the_error_of_the_fit(generator: MobileStyleGAN, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Policies and patterns name layers; saliency takes the most forgetting for the least harm."""
+
+from __future__ import annotations
+
+import pytest
+
+from guide_fast.errors import UsageError
+from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+
+
+@pytest.mark.parametrize("policy", ["all", "auto"])
+def test_all_and_auto_admit_every_layer(teacher: MobileStyleGAN, policy: str) -> None:
+    assert candidate_layers(teacher, policy) == teacher.layers
+
+
+def test_coarse_and_fine_share_the_slots_in_halves(teacher: MobileStyleGAN) -> None:
+    coarse, fine = candidate_layers(teacher, "coarse"), candidate_layers(teacher, "fine")
+    assert coarse + fine == teacher.layers
+    slots = [{layer.rsplit(".", 1)[0] for layer in half} for half in (coarse, fine)]
+    assert [len(half) for half in slots] == [4, 4]
+    assert not slots[0] & slots[1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        ("to_img.modulation", ("to_img.modulation",)),
+        ("to_img.*, conv1.*", ("conv1.modulation", "conv1.convolution", "to_img.modulation", "to_img.convolution")),
+        ("blocks.[1-9].up.*", ("blocks.1.up.modulation",)),
+        ("conv1.*,conv1.modulation", ("conv1.modulation", "conv1.convolution")),
+    ],
+)
+def test_patterns_choose_layers_in_the_generators_order(
+    teacher: MobileStyleGAN, policy: str, wanted: tuple[str, ...]
+) -> None:
+    assert candidate_layers(teacher, policy) == wanted
+
+
+@pytest.mark.parametrize(
+    ("policy", "bad"), [("conv9", "conv9"), ("conv1.*,x*", "x[*]"), ("Coarse", "Coarse"), ("", "")]
+)
+def test_pattern_without_a_layer_is_refused_with_the_policies(teacher: MobileStyleGAN, policy: str, bad: str) -> None:
+    with pytest.raises(UsageError, match=f"no layer of tiny matches '{bad}'.*all, coarse, fine, auto"):
+        candidate_layers(teacher, policy)
+
+
+GAIN = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0, "past": 0.0}
+COST = {"a": 8.0, "b": 0.3, "c": 1.0, "d": 9.0, "past": 0.0}  # harm per gain: b, c, a, d
+
+
+@pytest.mark.parametrize(
+    ("keep", "wanted"),
+    [(0.0, ()), (0.25, ("b",)), (0.3, ("b",)), (0.31, ("b", "c")), (0.9, ("a", "b", "c")), (1.0, ("a", "b", "c", "d"))],
+)
+def test_layers_with_least_harm_per_gain_go_first(keep: float, wanted: tuple[str, ...]) -> None:
+    assert choose_by_saliency(GAIN, COST, keep=keep) == wanted
+
+
+def test_layers_without_gain_never_move() -> None:
+    assert choose_by_saliency(dict.fromkeys("ab", 0.0), dict.fromkeys("ab", 0.0), keep=1.0) == ()

@@ -1,0 +1,176 @@
+"""Unlearning moves the person, keeps the others, repeats to the byte, survives Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TinyIdentity, person
+from torch import Tensor
+
+from guide_fast.artifacts import weights_sha256
+from guide_fast.config import LtuConfig
+from guide_fast.errors import GuideFastError
+from guide_fast.ltu import Bank, Networks, Unlearned, unlearn
+from guide_fast.ltu.terms import Views
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+
+Request = dict[str, Any]
+
+
+@pytest.fixture
+def request_(networks: Networks, bank: Bank, config: LtuConfig) -> Request:
+    return {"networks": networks, "bank": bank, "config": config}
+
+
+class Interrupt:
+    """Presses Ctrl-C after `step` steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        if stage == "unlearning" and done == self.step:
+            raise KeyboardInterrupt
+
+
+def similarity(teacher: MobileStyleGAN, result: Unlearned, ws: Tensor, resolution: int = 16) -> Tensor:
+    network = TinyIdentity()
+    with torch.no_grad():
+        images = [g.synthesis(ws, resolution=resolution).image for g in (teacher, result.generator)]
+        return network.similarity(*(network.embed(image) for image in images))
+
+
+def test_person_is_forgotten_while_the_bank_stays(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request
+) -> None:
+    before = weights_sha256(teacher)
+    result = unlearn(teacher, w_u, w_t, **request_)
+    forgotten = similarity(teacher, result, w_u[None]).item()
+    retained = similarity(teacher, result, request_["bank"].ws).mean().item()
+    assert forgotten < 0.2
+    assert retained > 0.8
+    assert weights_sha256(teacher) == before
+    assert (result.steps, result.stopped, len(result.curve)) == (4, "steps", 4)
+
+
+@pytest.mark.parametrize("layers", ["all", "auto", "coarse", "conv1.convolution"])
+def test_gradient_alone_lowers_the_similarity(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, layers: str
+) -> None:
+    config = replace(request_["config"], warm_start=False, layers=layers, steps=25, lr=0.01)
+    result = unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+    assert result.curve[0]["forgotten"] == pytest.approx(1, abs=1e-4)
+    assert result.curve[-1]["forgotten"] < 0.98
+    assert result.curve[-1]["forget_loss"] < result.curve[0]["forget_loss"]
+
+
+def test_only_the_chosen_layers_change(teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request) -> None:
+    config = replace(request_["config"], layers="conv1.*")
+    result = unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+    after = dict(result.generator.named_parameters())
+    changed = {name for name, value in teacher.named_parameters() if not torch.equal(value, after[name])}
+    assert result.layers == ("conv1.modulation", "conv1.convolution")
+    assert changed == {"conv1.modulation.weight", "conv1.modulation.bias", "conv1.weight", "conv1.bias"}
+
+
+def test_auto_after_a_warm_start_moves_modulations_that_the_loss_sees(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request
+) -> None:
+    layers = unlearn(teacher, w_u, w_t, **request_).layers
+    assert layers
+    assert all(layer.endswith(".modulation") for layer in layers)
+    assert not set(layers) & {"blocks.1.conv1.modulation", "blocks.1.conv2.modulation", "to_img.modulation"}
+
+
+def test_equal_requests_give_equal_bytes(teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request) -> None:
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)  # the global state decides nothing
+        results.append(unlearn(teacher, w_u, w_t, **request_))
+    assert weights_sha256(results[0].generator) == weights_sha256(results[1].generator)
+    assert results[0].curve == results[1].curve
+
+
+def test_another_seed_gives_other_bytes(teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request) -> None:
+    other = request_ | {"config": replace(request_["config"], seed=1)}
+    hashes = [weights_sha256(unlearn(teacher, w_u, w_t, **r).generator) for r in (request_, other)]
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4])
+def test_interrupted_run_resumes_to_the_same_bytes(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, tmp_path: Path, step: int
+) -> None:
+    whole = unlearn(teacher, w_u, w_t, **request_)
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(teacher, w_u, w_t, **request_, state_path=state, progress=Interrupt(step))
+    assert state.is_file()
+    counted = []
+    result = unlearn(
+        teacher,
+        w_u,
+        w_t,
+        **request_,
+        state_path=state,
+        resume=True,
+        progress=lambda stage, done, total, values: counted.append(done),
+    )
+    assert counted == list(range(step, 5))
+    assert weights_sha256(result.generator) == weights_sha256(whole.generator)
+    assert result.curve == whole.curve
+    assert result.layers == whole.layers
+
+
+def test_loop_stops_once_the_person_is_held_forgotten(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request
+) -> None:
+    config = replace(request_["config"], reached=0.99, hold=2)
+    result = unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+    assert (result.stopped, result.steps) == ("reached", 2)
+
+
+@pytest.mark.parametrize("term", ["forgetting", "preservation"])
+def test_loss_that_is_not_finite_names_its_term(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, term: str
+) -> None:
+    if term == "preservation":
+        views = request_["bank"].views
+        request_["bank"] = Bank(request_["bank"].ws, Views(views.identity * torch.nan, views.taps))
+    else:
+        w_t = w_t * torch.nan
+    config = replace(request_["config"], layers="all", warm_start=False)
+    with pytest.raises(GuideFastError, match=f"the {term} loss became nan at step 0; lower ltu.lr"):
+        unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+
+
+@pytest.mark.parametrize(("adjacent", "others"), [(0, 2), (1, 0), (0, 0), (3, 99)])
+def test_any_number_of_pairs_works(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, adjacent: int, others: int
+) -> None:
+    config = replace(request_["config"], n_adjacent=adjacent, n_global=others, steps=2)
+    curve = unlearn(teacher, w_u, w_t, **request_ | {"config": config}).curve
+    assert len(curve) == 2
+    assert all(torch.isfinite(torch.tensor(values["loss"])) for values in curve)
+
+
+@pytest.mark.parametrize("n_adjacent", [1, 2])
+@pytest.mark.parametrize("seed", [1, 3])
+def test_person_of_a_seed_that_a_step_uses_is_forgotten_like_any_other(
+    teacher: MobileStyleGAN, w_t: Tensor, request_: Request, seed: int, n_adjacent: int
+) -> None:
+    # step i of run seed 0 draws the people that neighbours lie toward with seed i + 1: the first is the person itself
+    config = replace(request_["config"], n_adjacent=n_adjacent)
+    result = unlearn(teacher, person(teacher, seed), w_t, **request_ | {"config": config})
+    assert max(values["forget_loss"] for values in result.curve) < 10
+
+
+def test_person_of_the_bank_is_forgotten(teacher: MobileStyleGAN, w_t: Tensor, request_: Request) -> None:
+    w_u = request_["bank"].ws[0].clone()  # as `forget(seed=11)` asks for
+    result = unlearn(teacher, w_u, w_t, **request_)
+    assert similarity(teacher, result, w_u[None]).item() < 0.8

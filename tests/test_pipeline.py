@@ -1,0 +1,263 @@
+"""From a seed or a latent to a run folder, with a generator of 32 px and stand-ins for the networks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import CONFIG, TinyIdentity, TinyPerceptual, person, tiny_generator
+
+from guide_fast import pipeline
+from guide_fast.artifacts import Delta, Forgotten, Latent, weights_sha256
+from guide_fast.config import LtuConfig
+from guide_fast.errors import GuideFastError, RefusedError, UsageError
+from guide_fast.models import loading
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.run_folder import FILES, STATE
+
+NETWORKS = {name: seed for seed, name in enumerate(("faceres", "mobileface", "dlib-resnet-v1"))}
+
+
+@pytest.fixture
+def generator() -> MobileStyleGAN:
+    return tiny_generator()
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Networks of a few weights; caches in a folder of the test's own; no way to the network."""
+    monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GUIDE_FAST_OFFLINE", "1")
+    monkeypatch.setattr(pipeline, "load_identity", lambda name: TinyIdentity(name, seed=NETWORKS[name]))
+    monkeypatch.setattr(pipeline, "load_perceptual", TinyPerceptual)
+
+
+def interrupt_at(stage: str, done: int) -> Callable[..., None]:
+    def progress(now: str, count: int, total: int, values: Mapping[str, float]) -> None:
+        if (now, count) == (stage, done):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def forget(generator: MobileStyleGAN, **arguments: Any) -> Forgotten:
+    source = {} if {"seed", "latent", "photo"} & arguments.keys() else {"seed": 777}
+    return pipeline.forget(generator, **{"config": CONFIG} | source | arguments)
+
+
+def test_run_leaves_every_file(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    result = forget(generator, out=tmp_path / "run")
+    assert {file.name for file in (tmp_path / "run").iterdir()} == set(FILES)
+    assert Delta.load(tmp_path / "run" / "delta.safetensors").sha256 == result.delta.sha256
+    assert torch.equal(Latent.load(tmp_path / "run" / "latent.safetensors").w, result.source.w)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["delta_bytes"] == (tmp_path / "run" / "delta.safetensors").stat().st_size
+    assert metrics["origin"] == "seed:777"
+    assert metrics["forgotten"] == result.metrics["forgotten"]
+    assert [point["step"] for point in metrics["curve"]] == [0, 1, 2, 3]
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG.to_dict()
+    with Image.open(tmp_path / "run" / "grid.png") as grid:
+        grid.verify()
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_delta_turns_the_base_into_what_was_measured(generator: MobileStyleGAN) -> None:
+    before = weights_sha256(generator)
+    result = forget(generator)
+    assert weights_sha256(generator) == before == result.delta.base_sha256
+    changed = pipeline.apply_delta(copy.deepcopy(generator), result.delta)
+    assert weights_sha256(changed) == result.delta.result_sha256 != before
+    report = pipeline.evaluate_delta(generator, result.delta, result.source, config=CONFIG)
+    for name in ("forgotten", "retained", "fd_pre", "stranger_mean", "shortfalls"):
+        assert report.metrics[name] == result.metrics[name]
+
+
+def test_equal_requests_leave_equal_deltas(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        forget(generator, out=tmp_path / name)
+    a, b = (tmp_path / name / "delta.safetensors" for name in ("a", "b"))
+    assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("falls_short", [True, False])
+def test_shortfalls_say_where_the_evidence_falls_short(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, falls_short: bool
+) -> None:
+    found = ["retained 0.5 is below 0.95"] if falls_short else []
+    monkeypatch.setattr(pipeline, "passed", lambda metrics: found)
+    assert forget(generator).metrics["shortfalls"] == found
+
+
+def test_run_that_forgets_next_to_nothing_falls_short(generator: MobileStyleGAN) -> None:
+    ltu = replace(CONFIG.ltu, steps=1, lr=1e-9, warm_start=False, layers="conv1.modulation")
+    assert forget(generator, config=replace(CONFIG, ltu=ltu)).metrics["shortfalls"]
+
+
+@pytest.mark.parametrize(("stage", "done"), [("unlearning", 0), ("unlearning", 2), ("unlearning", 4)])
+def test_interrupted_run_resumes_to_the_same_delta(
+    generator: MobileStyleGAN, tmp_path: Path, stage: str, done: int
+) -> None:
+    forget(generator, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        forget(generator, out=tmp_path / "run", progress=interrupt_at(stage, done))
+    assert (tmp_path / "run" / STATE).is_file()
+    forget(generator, out=tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / STATE).exists()
+    whole, resumed = (tmp_path / name / "delta.safetensors" for name in ("whole", "run"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_resuming_with_other_settings_is_refused(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
+    other = replace(CONFIG, ltu=replace(CONFIG.ltu, steps=5))
+    with pytest.raises(UsageError, match=r"another ltu\.steps; resume with the same settings"):
+        forget(generator, out=tmp_path, resume=True, config=other)
+
+
+def test_resuming_with_another_person_is_refused(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
+    with pytest.raises(UsageError):
+        forget(generator, seed=778, out=tmp_path, resume=True)
+
+
+def test_resuming_on_another_generator_is_refused(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
+    with pytest.raises(GuideFastError):
+        forget(tiny_generator(seed=1), out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"seed": None}, "nobody given"),
+        ({"seed": 1, "latent": torch.zeros(8, 16)}, "seed and latent given"),
+        ({"seed": 1, "photo": "a.png"}, "photo and seed given"),
+        ({"seed": 1, "photo": "a.png", "latent": torch.zeros(8, 16)}, "photo and seed and latent given"),
+    ],
+)
+def test_anything_but_one_source_is_refused(generator: MobileStyleGAN, source: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"{said}; name the person by exactly one of photo, seed, latent"):
+        forget(generator, **source)
+
+
+@pytest.mark.parametrize(
+    ("latent", "said"),
+    [
+        (torch.zeros(7, 16), r"shape \[7, 16\], tiny takes \[8, 16\]"),
+        (torch.full((8, 16), torch.nan), r"the latent holds nan at \[0, 0\]"),
+        (Latent(torch.zeros(8, 16), "another", "seed:1"), "belongs to another, the generator is tiny"),
+    ],
+    ids=["shape", "nan", "generator"],
+)
+def test_latent_that_does_not_fit_is_refused(generator: MobileStyleGAN, latent: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        forget(generator, latent=latent)
+
+
+def test_latent_of_a_seed_forgets_the_seed(generator: MobileStyleGAN) -> None:
+    by_seed = forget(generator)
+    by_latent = forget(generator, latent=person(generator, 777))
+    assert by_latent.delta.result_sha256 == by_seed.delta.result_sha256
+    assert by_latent.metrics["origin"] == "tensor"
+
+
+@pytest.mark.parametrize(
+    ("ltu", "said"),
+    [
+        (replace(CONFIG.ltu, layers="conv9"), "no layer of tiny matches 'conv9'"),
+        (replace(CONFIG.ltu, resolution=17), r"ltu\.resolution = 17 is no output of tiny"),
+    ],
+)
+def test_settings_that_the_generator_lacks_are_refused(generator: MobileStyleGAN, ltu: LtuConfig, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        forget(generator, config=replace(CONFIG, ltu=ltu))
+
+
+def test_layers_that_the_small_image_does_not_show_are_refused(generator: MobileStyleGAN) -> None:
+    ltu = replace(CONFIG.ltu, layers="to_img.*")
+    with pytest.raises(GuideFastError):
+        forget(generator, config=replace(CONFIG, ltu=ltu))
+
+
+def test_bad_request_leaves_no_folder(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        forget(generator, latent=torch.zeros(7, 16), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_judge_stops_the_run_before_any_work(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def absent(name: str) -> TinyIdentity:
+        raise GuideFastError(f"{name} cannot be fetched")
+
+    monkeypatch.setattr(pipeline, "load_identity", absent)
+    with pytest.raises(GuideFastError, match="nothing may stand in for it: faceres cannot be fetched"):
+        forget(generator, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_target_that_resembles_the_person_is_refused(generator: MobileStyleGAN) -> None:
+    target = replace(CONFIG.target, max_similarity=-1.0, max_pushes=0)
+    with pytest.raises(RefusedError):
+        forget(generator, config=replace(CONFIG, target=target))
+
+
+def test_evaluation_leaves_metrics_with_pictures(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    result = forget(generator)
+    pipeline.evaluate_delta(generator, result.delta, result.source, config=CONFIG, out=tmp_path / "e")
+    assert {file.name for file in (tmp_path / "e").iterdir()} == {"metrics.json", "grid.png"}
+    with pytest.raises(UsageError, match="can only be applied to"):
+        pipeline.evaluate_delta(tiny_generator(seed=1), result.delta, result.source, config=CONFIG)
+
+
+def test_second_request_stacks_on_the_first(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    first = forget(generator, out=tmp_path / "first")
+    loading.save(generator, tmp_path / "base.safetensors")
+    load = {"low_resolution": False}
+    once = pipeline.load_generator(
+        tmp_path / "base.safetensors", deltas=[tmp_path / "first" / "delta.safetensors"], **load
+    )
+    second = forget(once, seed=778)
+    assert second.delta.parent_sha256 == first.delta.sha256
+    both = pipeline.load_generator(tmp_path / "base.safetensors", deltas=[first.delta, second.delta], **load)
+    assert weights_sha256(both) == second.delta.result_sha256
+    with pytest.raises(UsageError, match="in order"):
+        pipeline.load_generator(tmp_path / "base.safetensors", deltas=[second.delta, first.delta], **load)
+
+
+def test_render_gives_one_image_a_seed(generator: MobileStyleGAN) -> None:
+    one, other = pipeline.render(generator, seeds=[1, 2])
+    assert one.size == other.size == (32, 32)
+    assert np.array_equal(one, pipeline.render(generator, seeds=[1])[0])
+    assert np.array_equal(one, pipeline.render(generator, latent=person(generator, 1))[0])
+    assert not np.array_equal(one, other)
+
+
+def test_truncation_to_zero_renders_the_mean(generator: MobileStyleGAN) -> None:
+    one, other = pipeline.render(generator, seeds=[1, 2], truncation=0.0)
+    assert np.array_equal(one, other)
+
+
+def test_plan_touches_no_disk_and_names_what_would_be_written(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    loading.save(generator, tmp_path / "g.safetensors")
+    before = set(tmp_path.rglob("*"))
+    plan = pipeline.plan_forget(str(tmp_path / "g.safetensors"), seed=7, config=CONFIG, out=tmp_path / "run")
+    assert set(tmp_path.rglob("*")) == before
+    assert plan["source"] == "seed:7"
+    assert plan["layers"] == list(generator.layers)
+    assert plan["would_write"] == [str(tmp_path / "run" / name) for name in FILES]
+    assert set(plan["assets"]["missing"]) == set(plan["assets"]["needed"])
+    with pytest.raises(UsageError, match="takes"):
+        pipeline.plan_forget(str(tmp_path / "g.safetensors"), latent=Latent(torch.zeros(2, 2), "tiny", "x"))
