@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def check_source(
         read_photo(photo, config.align)  # bad input fails before anything is loaded
     else:
         given_latent(generator, seed, latent)
+
+
+def resumed_source(file: Path, photo: Path | str | None, seed: int | None, latent: Latent | Tensor | None) -> Latent:
+    """The latent of a stopped run; raises UsageError when the request names somebody else."""
+    source = Latent.load(file)
+    if photo is not None:
+        same = source.origin == f"photo:{hashlib.sha256(Path(photo).read_bytes()).hexdigest()}"
+    elif seed is not None:
+        same = source.origin == f"seed:{seed}"
+    else:
+        w = latent.w if isinstance(latent, Latent) else latent
+        same = w is not None and torch.equal(w.float(), source.w)
+    if not same:
+        raise UsageError(
+            f"{file.parent} holds a stopped run of {source.origin}, of somebody else; choose another --out"
+        )
+    return source
 
 
 def given_latent(generator: Generator, seed: int | None, latent: Latent | Tensor | None) -> Latent:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.models.generator import Generator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Face:
     def load(cls, path: Path) -> Face:
         """Raises UsageError when `path` is no face file."""
         tensors, metadata = read_safetensors(path, "face")
-        metadata["image"] = tensors["image"]
+        metadata["image"] = tensors.get("image")
         for key in ("box", "landmarks"):
-            if metadata[key] is not None:
+            if metadata.get(key) is not None:
                 metadata[key] = tuple(tuple(v) if isinstance(v, list) else v for v in metadata[key])
-        return cls(**metadata)
+        return _built(cls, path, **metadata)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Latent:
         tensors, metadata = read_safetensors(path, "latent")
         if "w" not in tensors:
             raise UsageError(f"{path} holds no tensor called 'w'; a latent file is made by `guide-fast invert`")
-        return cls(w=checked_latent(tensors["w"], str(path)), **metadata)
+        return _built(cls, path, w=checked_latent(tensors["w"], str(path)), **metadata)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Delta:
     def load(cls, path: Path) -> Delta:
         """Raises UsageError when `path` is no delta, IntegrityError when its bytes are damaged."""
         tensors, metadata = read_safetensors(path, "delta")
-        return cls(tensors=tensors, **metadata)
+        return _built(cls, path, tensors=tensors, **metadata)
 
     @property
     def sha256(self) -> str:
@@ -199,6 +201,8 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("guide_fast", "{}"))
+            if not isinstance(header, dict):
+                raise IntegrityError(f"{path} has a damaged header; restore it from a good copy")
             if header.get("kind") != kind:
                 found = header.get("kind") or "another program's file"
                 raise UsageError(f"{path} is {found}, not a {kind}; give a {kind} file written by guide-fast")
@@ -210,6 +214,14 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
         raise IntegrityError(
             f"{path} is damaged or no safetensors file ({error}); restore it from a good copy"
         ) from None
+
+
+def _built(kind: type[T], path: Path, **values: Any) -> T:
+    """An artifact from a file's values; raises IntegrityError when they are not the fields of its class."""
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise IntegrityError(f"{path} was written by another version or is damaged ({error}); write it anew") from None
 
 
 def _serialise(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from guide_fast import assets, run_folder
-from guide_fast._person import check_source, given_latent
+from guide_fast._person import check_source, given_latent, resumed_source
 from guide_fast.align import align, read_photo
 from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
@@ -110,7 +110,7 @@ def forget(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     if resume and out is not None and (out / run_folder.LATENT).is_file():
-        source = Latent.load(out / run_folder.LATENT)
+        source = resumed_source(out / run_folder.LATENT, photo, seed, latent)
     elif photo is not None:
         source = _invert(generator, photo, face, aligned, force, config, networks, judge, progress)
     else:

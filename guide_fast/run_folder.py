@@ -14,7 +14,7 @@ import torch
 
 from guide_fast.artifacts import write_bytes
 from guide_fast.config import Config
-from guide_fast.errors import UsageError
+from guide_fast.errors import GuideFastError, UsageError
 
 FILES = (
     "delta.safetensors",
@@ -58,7 +58,12 @@ def open_run(folder: Path, config: Config, *, resume: bool) -> None:
     """Write the settings; on `resume` check instead that they are the ones of the stopped run."""
     file = folder / "config.json"
     if resume and file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise GuideFastError(f"{file} cannot be read ({error}); start anew without --resume") from None
+        if not isinstance(before, dict) or not all(isinstance(keys, dict) for keys in before.values()):
+            raise GuideFastError(f"{file} holds no settings; start anew without --resume")
         now = json.loads(json.dumps(config.to_dict()))
         different = [f"{s}.{k}" for s, keys in now.items() for k, v in keys.items() if before.get(s, {}).get(k) != v]
         if different:

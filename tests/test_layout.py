@@ -13,7 +13,9 @@ import pytest
 LONGEST_FILE = 400
 STAGES = ("align", "invert", "target", "ltu", "evaluate", "export")
 # What each part of guide_fast may import from guide_fast besides itself.
-MAY_IMPORT = {stage: {"artifacts", "config", "errors", "models", "kernels", "progress"} for stage in STAGES} | {
+MAY_IMPORT = {
+    stage: {"artifacts", "config", "errors", "models", "kernels", "progress", "randomness"} for stage in STAGES
+} | {
     "models": {"artifacts", "assets", "config", "errors", "kernels", "progress"},
     "kernels": {"errors"},
     "errors": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from guide_fast.errors import GuideFastError
 from guide_fast.ltu.terms import Networks, Views, observe
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
+from guide_fast.randomness import stream
 
 _KIND = "preservation bank"
 
@@ -39,12 +41,20 @@ def preservation_bank(
     progress: Progress = silent,
 ) -> Bank:
     """`size` random people of the teacher, from the cache or rendered now (one image at a time, no graph)."""
-    z = torch.randn(size, teacher.z_dim, generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(size, teacher.z_dim, generator=stream(_KIND, seed))
     with torch.no_grad():
         ws = teacher.mapping(z)
     base = weights_sha256(teacher)
-    header = {"base_sha256": base, "seed": seed, "size": size, "resolution": resolution, "networks": networks.names}
-    path = cache_dir / f"bank-{resolution}-{size}-{seed}-{base[:16]}.safetensors" if cache_dir else None
+    drawn = hashlib.sha256(z.numpy().tobytes()).hexdigest()
+    header = {
+        "z_sha256": drawn,
+        "base_sha256": base,
+        "seed": seed,
+        "size": size,
+        "resolution": resolution,
+        "networks": networks.names,
+    }
+    path = cache_dir / f"bank-{resolution}-{size}-{drawn[:8]}-{base[:16]}.safetensors" if cache_dir else None
     if path is not None and path.is_file():
         tensors, found = read_safetensors(path, _KIND)
         if found != header:

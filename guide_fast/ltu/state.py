@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from guide_fast.artifacts import read_safetensors, write_safetensors
+from guide_fast.errors import IntegrityError
 
 _KIND = "ltu state"
 
@@ -22,6 +23,7 @@ class LoopState:
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    base_sha256: str = ""  # of the teacher
 
     def save(self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write parameters with Adam's moments; raises GuideFastError when the disk refuses."""
@@ -30,14 +32,22 @@ class LoopState:
             tensors[f"value/{name}"] = parameter.detach()
             for key, value in optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
-        metadata = {"layers": list(self.layers), "step": self.step, "curve": self.curve}
+        metadata = {
+            "layers": list(self.layers),
+            "base_sha256": self.base_sha256,
+            "step": self.step,
+            "curve": self.curve,
+        }
         write_safetensors(path, tensors, _KIND, metadata)
 
     @classmethod
     def load(cls, path: Path) -> LoopState:
         """Raises UsageError when there is no such state."""
         tensors, metadata = read_safetensors(path, _KIND)
-        return cls(tuple(metadata["layers"]), metadata["step"], metadata["curve"], tensors)
+        try:
+            return cls(tuple(metadata["layers"]), metadata["step"], metadata["curve"], tensors, metadata["base_sha256"])
+        except KeyError as error:
+            raise IntegrityError(f"{path} lacks {error}; start anew without --resume") from None
 
     def restore(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Put the loaded tensors back; does nothing for a fresh state."""

@@ -118,4 +118,5 @@ def adjacency_offsets(
     """
     direction = w_r - w_u
     lengths = direction.flatten(1).norm(dim=1) / direction.shape[1] ** 0.5
-    return direction * (distance / lengths)[:, None, None]
+    # a random person who is the person has no direction: they stay where they are
+    return direction * (distance / lengths.clamp_min(1e-6))[:, None, None]

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
-from guide_fast.errors import GuideFastError
+from guide_fast.errors import GuideFastError, UsageError
 from guide_fast.ltu.bank import Bank
 from guide_fast.ltu.population import Population, sample_population
 from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
@@ -19,6 +20,7 @@ from guide_fast.ltu.student import Student, layer_gradients
 from guide_fast.ltu.terms import Networks, Views, adjacency_offsets, observe, preservation, reconstruction
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
+from guide_fast.randomness import stream
 
 _STAGE = "unlearning"
 SALIENCY_BYSTANDERS = 4
@@ -56,12 +58,17 @@ def unlearn(
     Raises GuideFastError when the loss is no longer finite, naming the term.
     """
     started = time.perf_counter()
-    random = torch.Generator().manual_seed(config.seed)
+    random = stream("population", config.seed)
     population = sample_population(teacher, samples=config.population, random=random)
     with torch.no_grad():
         fixed = observe(teacher.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution), networks)
     request = _Request(teacher, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config)
     state = LoopState.load(state_path) if resume and state_path is not None else None
+    base = weights_sha256(teacher)
+    if state and state.base_sha256 != base:
+        raise UsageError(
+            f"the stopped run was on weights {state.base_sha256[:12]}, these are {base[:12]}; give the same generator"
+        )
     layers = state.layers if state else _choose(request, population)
     chosen = time.perf_counter()
     student = Student(teacher, layers, population, ridge=config.ridge)
@@ -69,7 +76,7 @@ def unlearn(
         student.send(w_u, w_t)
     parameters = {name: p for group in student.trainable().values() for name, p in group.items()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=config.lr)
-    state = state or LoopState(layers)
+    state = state or LoopState(layers, base_sha256=base)
     state.restore(parameters, optimizer)
     warm = time.perf_counter()
     try:
@@ -102,7 +109,7 @@ class _Request:
 
     def step(self, student: Generator, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """One optimisation step; everything random is drawn from (seed, index)."""
-        random = torch.Generator().manual_seed(self.config.seed * 1_000_003 + index + 1)
+        random = stream("step", self.config.seed, index)
         offsets = self._offsets(random)
         kept = torch.randperm(len(self.bank), generator=random)[: self.config.n_global]
         adjacent = slice(1, 1 + len(offsets))
@@ -111,6 +118,11 @@ class _Request:
         forget = reconstruction(seen[: adjacent.stop], targets, self.networks, self.config).sum()
         keep = preservation(seen[adjacent.stop :], self.bank.views[kept], self.networks, self.config).sum()
         loss = forget + self.config.preservation * keep
+        if not loss.requires_grad:
+            raise UsageError(
+                f"ltu.layers = {self.config.layers} names only layers past the {self.config.resolution} px output "
+                "that the steps look at; add coarser layers, or raise ltu.resolution"
+            )
         if not torch.isfinite(loss):
             term = "forgetting" if not torch.isfinite(forget) else "preservation"
             raise GuideFastError(

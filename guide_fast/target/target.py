@@ -12,6 +12,7 @@ from guide_fast.config import TargetConfig
 from guide_fast.errors import RefusedError
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
+from guide_fast.randomness import stream
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def _candidates(generator: Generator, w_id: Tensor, config: TargetConfig, d: flo
         return [mean.expand_as(w_id).clone()]
     if config.kind == "ufo":
         return [mean - d * unit]
-    z = torch.randn(config.candidates, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(config.candidates, generator.z_dim, generator=stream("surrogates", seed))
     others = generator.mapping(z) - mean
     orthogonal = others - (others * unit).sum(2, keepdim=True) * unit
     turn = math.radians(config.turn)
