@@ -80,7 +80,7 @@ class Target:
     kind: str
     d: float  # length per slot that was used in the end
     pushes: int = 0
-    similarity: float | None = None  # the judge's, of the target's rendering to the source's
+    similarity: float | None = None  # the loss network's, of the target's rendering to the source's
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "target.turn": (0, 180),
     "ltu.steps": (1, math.inf),
     "ltu.keep": (0, 1),
+    "ltu.n_global": (1, math.inf),
     "ltu.population": (2, math.inf),
     "ltu.bank": (1, math.inf),
     "ltu.reached": (-1, 1),
@@ -151,10 +152,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ltu.resolution": (1, math.inf),
     "evaluate.bystanders": (1, math.inf),
     "evaluate.stranger_pairs": (2, math.inf),  # fewer have no standard deviation
-    "evaluate.fd_images": (2, math.inf),  # fewer have no covariance
+    "evaluate.fd_images": (3, math.inf),  # fewer have no covariance
     "evaluate.batch": (1, math.inf),
 }
-_POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr"})  # 0 would leave everything as it is
+_POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr", "ltu.keep"})  # 0 would leave everything as it is
 _CHOICES = {"target.kind": ("ufo", "mean", "surrogate")}
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -192,6 +193,12 @@ def check_config(config: Config) -> Config:
     if smallest > largest:
         raise UsageError(
             f"align.min_image_px = {smallest} exceeds align.max_image_px = {largest}; lower the one or raise the other"
+        )
+    images, bystanders = config.evaluate.fd_images, config.evaluate.bystanders
+    if bystanders > images:
+        raise UsageError(
+            f"evaluate.bystanders = {bystanders} exceeds evaluate.fd_images = {images}, of which they are the first; "
+            "lower the one or raise the other"
         )
     return config
 

@@ -18,7 +18,7 @@ from guide_fast.align import align, read_photo
 from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
-from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.evaluate import Evaluation, evaluate, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
@@ -37,6 +37,7 @@ from guide_fast.target import choose_target
 DEFAULT_GENERATOR = loading.GENERATORS[0]
 JUDGE, THIRD, LOSS_IDENTITY, PERCEPTUAL = "faceres", "mobileface", "dlib-resnet-v1", "efficientnet-lite0"
 BANK_SEED = 11
+MIN_IDENTITY = 1e-3  # length of a slot's w_u - w_mean; people lie around 10 from the mean
 REPRODUCIBLE = ("forgotten", "stranger_mean", "stranger_std", "retained", "retained_p05", "fd_pre", "fd_pre_n", "steps")
 
 __all__ = [
@@ -107,6 +108,8 @@ def forget(
     check_source(generator, photo, seed, latent, config)
     judge, third = _judges()
     networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
+    resolution = _small(generator, config.ltu.resolution, progress)
+    out = Path(out) if out is not None else None
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     if resume and out is not None and (out / run_folder.LATENT).is_file():
@@ -116,11 +119,11 @@ def forget(
     else:
         source = given_latent(generator, seed, latent)
     clock = _lap(seconds, "inversion", clock)
+    if float((source.w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
+        raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
     if out is not None:
-        out = Path(out)
         run_folder.open_run(out, config, resume=resume)
         source.save(out / run_folder.LATENT)
-    resolution = _small(generator, config.ltu.resolution)
     bank = preservation_bank(
         generator,
         networks,
@@ -267,8 +270,10 @@ def plan_forget(
     config = check_config(config or Config())
     needed = [DEFAULT_GENERATOR, LOSS_IDENTITY, PERCEPTUAL, JUDGE, THIRD, *(["mtcnn"] if photo and not aligned else [])]
     missing = [name for name in needed if not assets.available(name)]
-    if photo is not None and Path(photo).exists():
+    if photo is not None and Path(photo) != assets.verify("demo-photo").path:  # that one may not be fetched yet
         read_photo(photo, config.align)
+    for path in deltas:
+        Delta.load(Path(path))
     plan: dict[str, Any] = {
         "generator": generator,
         "source": f"photo:{photo}" if photo else f"seed:{seed}" if latent is None else latent.origin,
@@ -326,6 +331,8 @@ def _judges() -> tuple[IdentityNetwork, IdentityNetwork]:
 def _fetched_judge() -> IdentityNetwork | None:
     try:
         return load_identity(JUDGE)
+    except IntegrityError:
+        raise
     except GuideFastError:
         return None  # `invert` refuses without a judge unless forced
 
@@ -369,11 +376,11 @@ def _write_results(out: Path, done: Forgotten, evaluation: Evaluation, target: T
     )
 
 
-def _small(generator: Generator, resolution: int) -> int:
+def _small(generator: Generator, resolution: int, progress: Progress) -> int:
     """The resolution of the steps; raises UsageError when the generator has no such output."""
     if resolution not in generator.resolutions:
         if resolution in low_resolutions(generator):  # type: ignore[arg-type]
-            attach_head(generator, resolution, cache_dir=_derived())  # type: ignore[arg-type]
+            attach_head(generator, resolution, cache_dir=_derived(), progress=progress)  # type: ignore[arg-type]
         else:
             known = ", ".join(map(str, generator.resolutions))
             raise UsageError(f"ltu.resolution = {resolution} is no output of {generator.name}; choose one of {known}")

@@ -57,6 +57,9 @@ def write_json(path: Path, value: Any) -> None:
 def open_run(folder: Path, config: Config, *, resume: bool) -> None:
     """Write the settings; on `resume` check instead that they are the ones of the stopped run."""
     file = folder / "config.json"
+    if not resume:  # what an earlier run left would pass for this one's
+        for name in (*FILES, STATE):
+            (folder / name).unlink(missing_ok=True)
     if resume and file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))

@@ -26,7 +26,8 @@ def evaluate(
         typer.Option(help="The person's latent file.", show_default=f"{LATENT} beside the delta"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report.", show_default="evaluation beside the delta")
+        Path | None,
+        typer.Option(help="Folder of the metrics with the pictures.", show_default="evaluation beside the delta"),
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
     delta: options.EarlierDeltas = None,
@@ -55,7 +56,7 @@ def evaluate(
         from guide_fast import pipeline
 
         report = pipeline.evaluate_delta(
-            pipeline.load_generator(generator, deltas=earlier),
+            pipeline.load_generator(generator, deltas=earlier, low_resolution=False),
             measured,
             source,
             config=settings,
@@ -63,7 +64,7 @@ def evaluate(
             progress=output.progress,
         )
         shortfalls = list(report.metrics.get("shortfalls", ()))
-        lines = [*sentences(report.metrics), *(f"Falls short: {said}" for said in shortfalls), f"  report   {folder}"]
+        lines = [*sentences(report.metrics), *(f"Falls short: {said}" for said in shortfalls), f"  metrics  {folder}"]
         output.result(lines, {"out": folder, "metrics": report.metrics, "shortfalls": shortfalls})
         if shortfalls:
             raise typer.Exit(EvidenceError.exit_code)

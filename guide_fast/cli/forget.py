@@ -155,7 +155,7 @@ def forget(
             return
         if not resume and (folder / STATE).is_file():
             output.note(f"{folder} holds a stopped run; starting anew (--resume would continue it)")
-        loaded = pipeline.load_generator(generator, deltas=deltas)
+        loaded = pipeline.load_generator(generator, deltas=deltas, progress=output.progress)
         try:
             done = pipeline.forget(loaded, **source, **request, progress=output.progress, resume=resume)
         except KeyboardInterrupt:

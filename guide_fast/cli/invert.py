@@ -49,7 +49,7 @@ def invert(
         from guide_fast import pipeline
 
         latent = pipeline.invert_photo(
-            pipeline.load_generator(generator, deltas=deltas),
+            pipeline.load_generator(generator, deltas=deltas, progress=output.progress),
             photo,
             face=face,
             aligned=aligned,

@@ -173,7 +173,7 @@ def _choose(request: _Request, population: Population) -> tuple[str, ...]:
     The gain is the L1 norm of the forget gradient. At the teacher the global term is at its minimum, so the harm is
     taken from the gradient of what must not happen: bystanders moving by the person's own offset.
     With a warm start only modulation layers compete: they are what the closed form solves, and letting
-    convolutions follow by gradient cost bystanders without forgetting more (bench/results).
+    convolutions follow by gradient too moved bystanders further in trials.
     """
     config = request.config
     layers = candidate_layers(request.teacher, config.layers)
