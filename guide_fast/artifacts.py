@@ -141,6 +141,11 @@ class Forgotten:
     target: Target
     report: Report
 
+    @property
+    def latents(self) -> dict[str, Tensor]:
+        """The person's latent with the target's, each [L, D]."""
+        return {"source": self.source.w, "target": self.target.w}
+
 
 def checked_latent(w: Tensor, name: str) -> Tensor:
     """`w` as fp32; raises UsageError naming the first value that is not finite."""

@@ -32,7 +32,7 @@ def choose_target(
     style slot; over the flattened [L, D] tensor of equal rows that is the paper's d / sqrt(L).
 
     A surrogate exists because a layer linear in w that sends w_id to -a * w_id sends -w_id / a back to w_id: under a
-    closed-form edit the person of a UFO target moves to the opposite latent and is not gone. Of all candidates the one
+    closed-form edit the person of a UFO target is reproduced exactly at the opposite latent. Of all candidates the one
     that the identity network finds least similar to the person is taken.
 
     Candidates whose rendering the identity network finds closer than `max_similarity` are pushed: d grows by `push`.
