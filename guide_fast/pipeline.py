@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,7 +204,7 @@ def invert_photo(
     """Align a photo, then find the latent that renders it; raises as `align` and `invert` do."""
     config = check_config(config or Config())
     read_photo(photo, config.align)
-    judge = load_identity(JUDGE) if assets.available(JUDGE) else _fetched_judge()
+    judge = _judge_unless(force=force)
     networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
     return _invert(generator, photo, face, aligned, force, config, networks, judge, progress)
 
@@ -217,8 +219,6 @@ def evaluate_delta(
     progress: Progress = silent,
 ) -> Report:
     """Measure a delta on `generator` (with earlier deltas applied), which stays as it is."""
-    import copy
-
     config = check_config(config or Config())
     changed = apply_delta(copy.deepcopy(generator), delta)
     judge, third = _judges()
@@ -328,13 +328,15 @@ def _judges() -> tuple[IdentityNetwork, IdentityNetwork]:
         raise type(error)(f"the held-out judge is missing and nothing may stand in for it: {error}") from None
 
 
-def _fetched_judge() -> IdentityNetwork | None:
+def _judge_unless(*, force: bool) -> IdentityNetwork | None:
+    """The judge; None, with a warning, only where `force` goes on without a check of the inversion."""
     try:
         return load_identity(JUDGE)
-    except IntegrityError:
-        raise
-    except GuideFastError:
-        return None  # `invert` refuses without a judge unless forced
+    except GuideFastError as error:
+        if not force or isinstance(error, IntegrityError):
+            raise
+        warnings.warn(f"the inversion is not checked, as --force asks: {error}", stacklevel=2)
+        return None
 
 
 def _measure(

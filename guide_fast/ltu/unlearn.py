@@ -69,7 +69,7 @@ def unlearn(
         raise UsageError(
             f"the stopped run was on weights {state.base_sha256[:12]}, these are {base[:12]}; give the same generator"
         )
-    layers = state.layers if state else _choose(request, population)
+    layers = state.layers if state else _choose(request, population, progress)
     chosen = time.perf_counter()
     student = Student(teacher, layers, population, ridge=config.ridge)
     if config.warm_start:
@@ -167,7 +167,7 @@ class _Request:
             return Views.concatenate((self.target, observe(rendering, self.networks)))
 
 
-def _choose(request: _Request, population: Population) -> tuple[str, ...]:
+def _choose(request: _Request, population: Population, progress: Progress) -> tuple[str, ...]:
     """Layers that may move; "auto" weighs, per layer, what an Adam step gains against what it does to bystanders.
 
     The gain is the L1 norm of the forget gradient. At the teacher the global term is at its minimum, so the harm is
@@ -187,10 +187,13 @@ def _choose(request: _Request, population: Population) -> tuple[str, ...]:
     person = request.moving_loss(probe.generator, request.w_u[None], request.w_t[None])
     forget = layer_gradients(groups, person)
     harms = dict.fromkeys(layers, 0.0)
-    for ws in request.bank.ws[:SALIENCY_BYSTANDERS]:
+    bystanders = request.bank.ws[:SALIENCY_BYSTANDERS]
+    for done, ws in enumerate(bystanders):
+        progress("choosing layers", done, len(bystanders), {})
         gradients = layer_gradients(groups, request.moving_loss(probe.generator, ws[None], ws[None] + offset))
         for layer in layers:
             harms[layer] += float((forget[layer].sign() @ gradients[layer]).square())
+    progress("choosing layers", len(bystanders), len(bystanders), {})
     gain = {layer: float(forget[layer].abs().sum()) for layer in layers}
     return choose_by_saliency(gain, {layer: harm**0.5 for layer, harm in harms.items()}, keep=config.keep)
 

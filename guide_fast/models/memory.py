@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc to serve large blocks from its heap and never give them back; True where that was possible.
 
     An activation of 64 MB is otherwise mapped, zeroed page by page and unmapped at every layer, which costs more
-    than the arithmetic (2.3 times the CPU time of a 1024 px image). The process keeps its peak memory. It has no
+    than the arithmetic. The process keeps its peak memory. It has no
     effect off Linux with glibc.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
