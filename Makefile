@@ -40,8 +40,8 @@ gpu: setup  ## run the tests and benchmarks that need a CUDA device
 	@if [ -f bench/run.py ]; then $(BIN)/python bench/run.py; else echo "make gpu: no benchmarks yet (bench/run.py is absent)"; fi
 
 wheel: setup  ## build dist/*.whl
-	rm -rf build dist
-	$(BIN)/python -m build --wheel
+	rm -rf build/lib build/bdist* dist
+	$(BIN)/python -m build --wheel --no-isolation
 
 wheel-check: wheel  ## install the wheel into an empty environment and start it there
 	rm -rf out/wheel-check
@@ -67,8 +67,13 @@ $(VENV)/.torch: $(VENV)/.python
 	$(BIN)/python -m pip install --disable-pip-version-check "$(TORCH)"
 	@touch $@
 
+# what the native build needs; without build isolation it compiles against the torch that is there
+BUILD_TOOLS := "setuptools>=77" "pybind11>=3" "cmake>=3.22" ninja
+
 $(VENV)/.setup: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@command -v c++ >/dev/null || { echo "make setup: no C++ compiler on PATH; on Debian and Ubuntu: apt-get install g++"; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check $(BUILD_TOOLS)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e ".[$(EXTRAS)]"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps $(PARITY_ALONE)
 	@if command -v npm >/dev/null; then \
 		npm install --prefix $(NPM_FOLDER) --no-audit --no-fund --ignore-scripts $(NPM_TOOLS) \

@@ -1,0 +1,8 @@
+/* The C interface of guide_fast: one struct of arguments per operation, a CPU and a CUDA launcher for it. */
+#ifndef GUIDE_FAST_H
+#define GUIDE_FAST_H
+
+#include "guide_fast/bias_act.h"
+#include "guide_fast/status.h"
+
+#endif

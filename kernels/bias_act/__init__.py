@@ -1,0 +1,1 @@
+"""Bias, activation, gain, clamp in one pass."""
