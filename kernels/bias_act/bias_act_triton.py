@@ -47,6 +47,7 @@ def bias_act_forward_kernel(
     CLAMP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """One program, BLOCK elements."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < total
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
@@ -69,6 +70,7 @@ def bias_act_backward_kernel(
     CLAMP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """One program, BLOCK elements."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < total
     y = tl.load(y_ptr + at, mask=inside, other=0.0).to(tl.float32)
