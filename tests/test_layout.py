@@ -14,9 +14,10 @@ LONGEST_FILE = 400
 STAGES = ("align", "invert", "target", "ltu", "evaluate", "export")
 # What each part of guide_fast may import from guide_fast besides itself.
 MAY_IMPORT = {
-    stage: {"artifacts", "config", "errors", "models", "kernels", "progress", "randomness"} for stage in STAGES
+    stage: {"artifacts", "config", "derived", "errors", "models", "kernels", "progress", "randomness", "resumption"}
+    for stage in STAGES
 } | {
-    "models": {"artifacts", "assets", "config", "errors", "kernels", "progress"},
+    "models": {"artifacts", "assets", "config", "derived", "errors", "kernels", "progress"},
     "kernels": {"errors"},
     "errors": set(),
 }
