@@ -16,12 +16,16 @@ NPM_TOOLS  := @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-converter@4.22.0 @te
 NPM_FOLDER := .cache/npm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint gpu wheel wheel-check clean
+.PHONY: help setup native demo test lint gpu wheel wheel-check example clean
+
+NATIVE_SOURCES := setup.py $(shell find csrc kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name 'CMakeLists.txt' -o -name '*.in')
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(VENV)/.setup  ## create .venv with the library, its tests and its tools
+setup: $(VENV)/.setup $(VENV)/.native  ## create .venv with the library, its tests and its tools
+
+native: setup  ## rebuild the native libraries where their sources changed
 
 demo: setup  ## forget the person of the demonstration photo
 	$(BIN)/guide-fast $(DEMO)
@@ -43,17 +47,23 @@ wheel: setup  ## build dist/*.whl
 	rm -rf build/lib build/bdist* dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-wheel-check: wheel  ## install the wheel into an empty environment and start it there
+wheel-check: wheel  ## install the wheel into an empty environment, without a compiler; run it there
 	rm -rf out/wheel-check
 	$(PYTHON) -m venv out/wheel-check
 	out/wheel-check/bin/python -m pip install -q "$(TORCH)"
-	out/wheel-check/bin/python -m pip install -q dist/*.whl
-	cd out/wheel-check && bin/python -c 'import guide_fast; print(guide_fast.__file__)'
+	PATH=$(CURDIR)/out/wheel-check/bin out/wheel-check/bin/python -m pip install -q $(CURDIR)/dist/*.whl
 	cd out/wheel-check && bin/guide-fast --help
 	cd out/wheel-check && bin/guide-fast doctor
+	GUIDE_FAST_WHEEL=$$(echo dist/*.whl) GUIDE_FAST_WHEEL_PYTHON=out/wheel-check/bin/python $(BIN)/python -m pytest -q tests/test_wheel.py
+
+example: setup  ## build the C++ example against the CMake package, run it
+	$(BIN)/cmake -S examples/embed_cpp -B build/embed_cpp -DCMAKE_BUILD_TYPE=Release \
+		-Dguide_fast_DIR="$$($(BIN)/python -c 'from guide_fast import embedding; print(embedding.cmake_folder())')"
+	$(BIN)/cmake --build build/embed_cpp
+	build/embed_cpp/embed_cpp
 
 clean:  ## remove what was built, .venv included; fetched weights stay
-	rm -rf $(VENV) build dist out .cache *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist out .cache *.egg-info guide_fast/*.so guide_fast/include guide_fast/cmake .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -81,4 +91,9 @@ $(VENV)/.setup: $(VENV)/.torch pyproject.toml
 	else \
 		echo "make setup: npm is not on PATH: the held-out judge cannot be fetched without it (install Node.js)"; \
 	fi
-	@touch $@
+	@touch $@ $(VENV)/.native
+
+# the install above has built them already; after that, only where a source is newer
+$(VENV)/.native: $(NATIVE_SOURCES) | $(VENV)/.setup
+	@if [ -f $@ ] && [ -z "$$(find $^ -newer $@)" ]; then exit 0; fi; \
+		$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e . && touch $@

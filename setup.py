@@ -7,7 +7,6 @@ MAX_JOBS=n                    compilers at a time
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
@@ -101,7 +100,7 @@ def _pythons(*, only_this: bool) -> list[str]:
     else:
         pyenv = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
         on_path = [shutil.which(f"python3.{minor}") for minor in range(OLDEST_PYTHON[1], 20)]
-        candidates = [*filter(None, on_path), *sorted(glob.glob(f"{pyenv}/versions/*/bin/python3"))]
+        candidates = [*filter(None, on_path), *sorted(map(str, Path(pyenv).glob("versions/*/bin/python3")))]
     chosen: dict[str, str] = {}  # by the ending of their modules
     for python in [sys.executable, *candidates]:
         try:

@@ -1,4 +1,4 @@
-"""Stands in where `_native.<interpreter>.so` was not built for this interpreter: Python prefers that file to this one."""
+"""Says why guide_fast._native cannot run: Python prefers `_native.<interpreter>.so` to this file where it is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
         """The functions of csrc/python."""
 
 else:
-    _built = sorted(path.name.split(".")[1] for path in Path(__file__).parent.glob("_native.*.so"))
+    _built = sorted(
+        "-".join(path.name.split(".")[1].split("-")[:2]) for path in Path(__file__).parent.glob("_native.*.so")
+    )
     if not _built:
         raise ImportError(f"{__name__} is not built: install a wheel of guide-fast, or run `make setup` (needs g++)")
     raise ImportError(
