@@ -15,8 +15,10 @@ PARITY_ALONE := efficientnet-lite-pytorch==0.1.0 facenet-pytorch==2.6.0
 NPM_TOOLS  := @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-converter@4.22.0 @tensorflow/tfjs-backend-cpu@4.22.0
 NPM_FOLDER := .cache/npm
 
+INSTALL_NATIVE = $(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e . && touch $(VENV)/.native
+
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test lint gpu wheel wheel-check example clean
+.PHONY: help setup native demo test lint gpu wheel wheel-check example sanitize clean
 
 NATIVE_SOURCES := setup.py $(shell find csrc kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name 'CMakeLists.txt' -o -name '*.in')
 
@@ -25,7 +27,8 @@ help:  ## list the commands
 
 setup: $(VENV)/.setup $(VENV)/.native  ## create .venv with the library, its tests and its tools
 
-native: setup  ## rebuild the native libraries where their sources changed
+native: $(VENV)/.setup  ## build the native libraries anew, as far as something changed (nvcc, too)
+	$(INSTALL_NATIVE)
 
 demo: setup  ## forget the person of the demonstration photo
 	$(BIN)/guide-fast $(DEMO)
@@ -62,6 +65,15 @@ example: setup  ## build the C++ example against the CMake package, run it
 	$(BIN)/cmake --build build/embed_cpp
 	build/embed_cpp/embed_cpp
 
+SANITIZERS := -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS=-O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+sanitize: setup  ## install the C interface alone, without CUDA, under sanitizers; run the C++ example on it
+	$(BIN)/cmake -S csrc -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGF_CUDA=OFF $(SANITIZERS)
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/cmake --install build/sanitize --prefix build/sanitize/installed
+	$(BIN)/cmake -S examples/embed_cpp -B build/embed_sanitize $(SANITIZERS) -DCMAKE_PREFIX_PATH=$(CURDIR)/build/sanitize/installed
+	$(BIN)/cmake --build build/embed_sanitize
+	for level in base v3 v4; do GUIDE_FAST_ISA=$$level build/embed_sanitize/embed_cpp || exit 1; done
+
 clean:  ## remove what was built, .venv included; fetched weights stay
 	rm -rf $(VENV) build dist out .cache *.egg-info guide_fast/*.so guide_fast/include guide_fast/cmake .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -95,5 +107,4 @@ $(VENV)/.setup: $(VENV)/.torch pyproject.toml
 
 # the install above has built them already; after that, only where a source is newer
 $(VENV)/.native: $(NATIVE_SOURCES) | $(VENV)/.setup
-	@if [ -f $@ ] && [ -z "$$(find $^ -newer $@)" ]; then exit 0; fi; \
-		$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e . && touch $@
+	@if [ -f $@ ] && [ -z "$$(find $^ -newer $@)" ]; then exit 0; fi; $(INSTALL_NATIVE)

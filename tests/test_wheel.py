@@ -128,7 +128,8 @@ def test_native_module_starts_on_every_python_it_was_built_for(unpacked: Path) -
         code = "import guide_fast._native as n; assert n.instruction_set() in (0, 3, 4); assert callable(n.bias_act)"
         done = subprocess.run(
             [str(next(iter(pythons), sys.executable)), "-c", code],
-            env={"PYTHONPATH": str(unpacked), "PATH": ""},
+            env={"PATH": ""},
+            cwd=unpacked,  # where -c looks first
             capture_output=True,
             text=True,
         )

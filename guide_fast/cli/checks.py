@@ -187,7 +187,11 @@ def judge_native(instructions: str, no_cuda: str | None, asked: str | None) -> C
     found = f"{instructions} and CUDA kernels" if no_cuda is None else f"{instructions} kernels; {no_cuda}"
     if asked not in (None, "base", "v3", "v4"):
         return Check("compiled kernels", "missing", f"{found}; GUIDE_FAST_ISA={asked}", "set it to base, v3 or v4")
-    advice = "" if no_cuda is None else "only CUDA devices need them: put nvcc on PATH, then run `make setup` again"
+    advice = (
+        ""
+        if no_cuda is None
+        else "only CUDA devices need them: take a wheel that holds them, or run `make native` with nvcc on PATH"
+    )
     return Check("compiled kernels", "ok", found, advice)
 
 
