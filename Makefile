@@ -94,6 +94,7 @@ BUILD_TOOLS := "setuptools>=77" "pybind11>=3" "cmake>=3.22" ninja
 
 $(VENV)/.setup: $(VENV)/.torch pyproject.toml
 	@command -v c++ >/dev/null || { echo "make setup: no C++ compiler on PATH; on Debian and Ubuntu: apt-get install g++"; exit 1; }
+	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(sysconfig.get_paths()["include"] + "/Python.h"))' || { echo "make setup: this Python has no Python.h; on Debian and Ubuntu: apt-get install python3-dev"; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check $(BUILD_TOOLS)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e ".[$(EXTRAS)]"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps $(PARITY_ALONE)

@@ -57,7 +57,7 @@ class BuildNative(build_ext):
         package = ROOT / "guide_fast" if self.editable_mode else Path(self.build_lib).resolve() / "guide_fast"
         _replace(package)
         print(f"guide_fast: {'CUDA kernels by ' + nvcc if nvcc else 'CPU kernels only, nvcc is not here'}")
-        print(f"guide_fast: guide_fast._native for {', '.join(pythons)}")
+        print(f"guide_fast: guide_fast._native for {', '.join(pythons) or 'no Python: none here has its Python.h'}")
 
     def get_output_mapping(self) -> dict[str, str]:
         """Editable installs copy nothing: the libraries are already in the package."""
