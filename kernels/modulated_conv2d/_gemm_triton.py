@@ -1,7 +1,7 @@
 """Implicit GEMMs of modulated_conv2d as Triton kernels: convolution, its input gradient, its weight gradient.
 
-All read NHWC. A convolution reads its input at `q * STEP + first + tap * OFFSET_STEP` for the row q of its grid, and the
-weight at the tap `first_tap + tap * TAP_STEP`, per axis: that covers up = 1, the four phases of up = 2, both gradients.
+All read NHWC. A convolution reads its input at `q * STEP + first + tap * OFFSET_STEP` for the row q of its grid, the
+weight at the tap `first_tap + tap * TAP_STEP`, per axis: that covers up = 1, the four phases of up = 2, the gradient.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def accumulate(
     blocks = tl.cdiv(depth, BK)
     inside_columns = columns < width
     a_image = a_ptr + image.to(tl.int64) * ha * wa * depth
-    for step in range(0, TAPS_Y * TAPS_X * blocks):
+    for step in range(TAPS_Y * TAPS_X * blocks):
         tap = step // blocks
         k = (step % blocks) * BK + tl.arange(0, BK)
         inside_depth = k < depth

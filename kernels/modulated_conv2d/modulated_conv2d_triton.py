@@ -11,8 +11,11 @@ from torch import Tensor
 
 from guide_fast.kernels import _dispatch, _triton
 from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
+from guide_fast.kernels.modulated_conv2d._compile_triton import COMPILE
 from guide_fast.kernels.modulated_conv2d._operator import Inputs, Pieces, Settings, demodulate
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d_reference import fir_padding
+
+__all__ = ["COMPILE", "backward", "forward"]
 
 FULL_GRID = 128  # programs that fill a large GPU; smaller tiles below it
 MOST_SPLITS = 64  # of the pixels of a weight gradient
@@ -339,7 +342,8 @@ def weight_gradient(g: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
 
 def packed(weight: Tensor) -> Tensor:
     """[O, I, k, k] as [k * k, O, I]: a view of a weight kept in channels_last, else one copy."""
-    return weight.permute(2, 3, 0, 1).contiguous().flatten(0, 1)
+    by_tap = weight.permute(2, 3, 0, 1)
+    return (by_tap if weight.stride(1) == 1 else by_tap.contiguous()).flatten(0, 1)
 
 
 def noise_stride(noise: Tensor | None) -> int:
