@@ -59,11 +59,11 @@ class Pieces:
     """What the backward kernels leave; None where nobody asked. fp32 but for gx."""
 
     gx: Tensor | None = None  # [N, I, H, W]
-    gweight: Tensor | None = None  # [O, I, k, k], any strides, without the demodulation's part
-    gstyle: Tensor | None = None  # [N, I], the same
+    gweight: Tensor | None = None  # [O, I, k, k], any strides
+    gstyle: Tensor | None = None  # [N, I]
     gbias: Tensor | None = None  # [O]
     gnoise: Tensor | None = None  # [N, H' * W']
-    gdemod: Tensor | None = None  # [N, O]
+    gdemod: Tensor | None = None  # [N, O]; where it is, gweight and gstyle still lack what goes through it
 
 
 @torch.library.custom_op("guide_fast::modulated_conv2d", mutates_args=())
