@@ -4,5 +4,6 @@
 
 #include "guide_fast/bias_act.h"
 #include "guide_fast/status.h"
+#include "guide_fast/triplane_render.h"
 
 #endif

@@ -9,7 +9,7 @@ from guide_fast.kernels import _dispatch
 from guide_fast.kernels.triplane_render._fixed_point import from_fixed, scale_of
 from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 
-RAYS_PER_PARTIAL = 64  # whose decoder gradients the CPU sums before it writes them
+RAYS_PER_PARTIAL = 32  # whose decoder gradients the CPU sums before it writes them
 CUDA_BLOCKS = (
     1056  # that share the rays: a few for every multiprocessor; fixed, so that sums do not depend on the device
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guide_fast.kernels import _dispatch
 from guide_fast.kernels._dispatch import Backend
-from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
+from guide_fast.kernels._errors import ImplementationUnavailable
 from guide_fast.kernels.triplane_render._checks import (
     check_decoder,
     check_planes,

@@ -1,4 +1,4 @@
-"""The rendering of one ray once more, from the formulas, by loops over samples in fp64: what the reference is held to."""
+"""One ray rendered once more from the formulas, by loops over samples in fp64: what the reference is held to."""
 
 from __future__ import annotations
 
