@@ -51,20 +51,52 @@ struct Ray {
     return cell_on_plane(plane, at(0), at(1), at(2), int(scene.width), int(scene.height));
   }
 
-  // mean over the planes: [32]
-  void sample(float depth, float* feature) const {
+  // mean over the planes of `count` samples: [count, 32]
+  void sample(const float* depth, int count, float* feature) const {
+    // where first, so that texels are on their way before they are read
+    constexpr int kAhead = 6;
+    Place places[GF_TRIPLANE_MOST_SAMPLES][3];
+    const int width = int(scene.width), height = int(scene.height);
+    for (int i = 0; i < count; ++i)
+      for (int plane = 0; plane < 3; ++plane) {
+        Place& p = places[i][plane];
+        p.cell = cell(plane, depth[i]);
+        p.inside = p.cell.x >= 0 && p.cell.y >= 0 && p.cell.x < width - 1 && p.cell.y < height - 1;
+        p.texel = planes + plane * scene.stride_plane + p.cell.y * scene.stride_y + p.cell.x * scene.stride_x;
+      }
+    for (int i = 0; i < count + kAhead; ++i) {
+      if (i < count)
+        for (const Place& p : places[i]) prefetch(p);
+      if (i >= kAhead) mean_of(places[i - kAhead], feature + (i - kAhead) * kChannels);
+    }
+  }
+
+ private:
+  struct Place {
+    Cell cell;
+    bool inside;  // all four texels
+    const float* texel;
+  };
+
+  void prefetch(const Place& p) const {
+    if (!p.inside) return;
+    for (int corner = 0; corner < 4; ++corner)
+      for (int part = 0; part < kChannels; part += 16)  // a cache line
+        __builtin_prefetch(p.texel + (corner >> 1) * scene.stride_y + (corner & 1) * scene.stride_x + part);
+  }
+
+  void mean_of(const Place (&places)[3], float* feature) const {
     constexpr int kVectors = kChannels / kLanes;
     vec sums[kVectors] = {};
-    for (int plane = 0; plane < 3; ++plane) {
-      const Cell c = cell(plane, depth);
+    for (const Place& p : places)
       for (int corner = 0; corner < 4; ++corner) {
-        const float weight = corner_weight(c, corner, int(scene.width), int(scene.height));
-        if (weight == 0) continue;
-        const float* texel = planes + plane * scene.stride_plane + (c.y + (corner >> 1)) * scene.stride_y +
-                             (c.x + (corner & 1)) * scene.stride_x;
+        const Cell& c = p.cell;
+        const float weight = p.inside ? (corner & 1 ? c.fx : 1 - c.fx) * (corner >> 1 ? c.fy : 1 - c.fy)
+                                      : corner_weight(c, corner, int(scene.width), int(scene.height));
+        if (!p.inside && weight == 0) continue;
+        const float* texel = p.texel + (corner >> 1) * scene.stride_y + (corner & 1) * scene.stride_x;
         for (int v = 0; v < kVectors; ++v) sums[v] += weight * load_vec(texel + v * kLanes);
       }
-    }
     for (int v = 0; v < kVectors; ++v) store_vec(feature + v * kLanes, sums[v] * (1 / 3.f));
   }
 };
@@ -72,7 +104,7 @@ struct Ray {
 // Samples `from`.. of `count`: features, hidden units, raw density, colours before their widening.
 template <bool Slopes>
 void decode(const Ray& ray, const Decoder& d, Samples& s, int from, int count) {
-  for (int i = 0; i < count; ++i) ray.sample(s.depth[from + i], &s.feature[(from + i) * kChannels]);
+  ray.sample(&s.depth[from], count, &s.feature[from * kChannels]);
   const int rows = padded(count);
   float* hidden = &s.hidden[from * kHidden];
   float* slope = &s.slope[from * kHidden];
