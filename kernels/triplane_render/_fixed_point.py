@@ -9,11 +9,10 @@ BITS = 40  # of the largest term; 2^22 such terms fit into 63 bits
 
 
 def scale_of(largest: Tensor) -> Tensor:
-    """A power of two, [1]: terms up to `largest` times it have at most BITS bits. 1 for a largest term of zero."""
-    exponent = torch.ceil(torch.log2(largest))
-    return torch.where(largest > 0, torch.exp2((BITS - exponent).clamp(-120, 120)), torch.ones_like(largest)) + (
-        largest - largest  # a NaN, an infinity in one term makes every sum NaN
-    )
+    """A power of two, [1]: terms up to the maximum of `largest` times it have at most BITS bits; 1 if all are zero."""
+    top = largest.amax(0, keepdim=True)
+    scale = torch.exp2((BITS - torch.ceil(torch.log2(top))).clamp(-120, 120))
+    return torch.where(top > 0, scale, 1) + (top - top)  # a NaN, an infinity in one term makes every sum NaN
 
 
 def from_fixed(fixed: Tensor, scale: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def backward(
         )
 
     if deterministic and planes.is_cuda and wants_planes:
-        largest = torch.zeros(1, dtype=torch.float32, device=planes.device)
+        largest = _dispatch.empty((rows,), depths)
         launch()
         scale, largest = scale_of(largest), None
         fixed = torch.zeros(planes.shape, dtype=torch.int64, device=planes.device)

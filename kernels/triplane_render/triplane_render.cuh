@@ -26,6 +26,7 @@ constexpr int kB2 = kW2 + (1 + kColours) * kHidden;
 constexpr float kWiden = 0.001f;     // colours may leave [0, 1] by this much
 constexpr float kLeak = 1e-10f;      // of light through an opaque interval
 constexpr float kFloor = 0.01f;      // added to every smoothed weight
+constexpr float kEmpty = 0x1p-25f;   // half of the last place of 1
 constexpr float kSmallest = 1e-5f;   // added again; a narrower step of the CDF counts as 1
 
 GF_HD float exponential(float x) {
@@ -120,8 +121,18 @@ GF_HD int rank_of(const float* values, int count, int i) {
 
 // --- march ---
 
+// 1 - e^-x for x >= 0, to its last place where it is small; zero where e^-x rounds to 1, so that a ray can meet
+// nothing. Also for vectors, with their own `clear` = e^-x.
+template <class Value>
+GF_HD Value opacity_of(Value x, Value clear) {
+  const Value series = x * (1.f - x * (1 / 2.f - x * (1 / 6.f - x * (1 / 24.f - x * (1 / 120.f)))));
+  return x < kEmpty ? x * 0.f : x < 0.1f ? series : 1.f - clear;
+}
+
 GF_HD float opacity(float sigma, float next_sigma, float length) {
-  return 1 - exponential(-softplus((sigma + next_sigma) * 0.5f - 1) * length);
+  const float mean = (sigma + next_sigma) * 0.5f - 1;
+  const float x = ((mean < 0 ? 0.f : mean) + log1pf(expf(mean < 0 ? mean : -mean))) * length;
+  return opacity_of(x, expf(-x));
 }
 
 // light that arrives at every interval

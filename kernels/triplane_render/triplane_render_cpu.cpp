@@ -130,7 +130,7 @@ void opacities(const float* depth, const float* sigma, int intervals, float* alp
     const vec mean = (load_vec(sigma + k) + load_vec(sigma + k + 1)) * 0.5f - 1.f;
     const vec length = load_vec(depth + k + 1) - load_vec(depth + k);
     const vec x = activate_vec(mean).softplus * length;
-    store_vec(alpha + k, 1.f - exp_of(-x));
+    store_vec(alpha + k, opacity_of(x, exp_of(-x)));
   }
 }
 

@@ -54,7 +54,7 @@ typedef struct {
   const float* depths;
   float* gplanes;     /* [batch, 3, height, width, 32], zeroed by the caller; may be NULL */
   int64_t* fixed;     /* the same shape; CUDA only */
-  float* largest;     /* [1], zeroed; CUDA only */
+  float* largest;     /* [rows], one of every block; CUDA only */
   const float* scale; /* [1] */
   float* partials;    /* [rows, GF_TRIPLANE_WEIGHTS] */
   int64_t rows;       /* CPU: one for every 32 rays; CUDA: the number of blocks */

@@ -31,12 +31,14 @@ class Scene:
         draw = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
         w2 = draw(1 + out, hidden) * 0.2
         w2[0] *= 8  # steep density: surfaces, not fog
+        b2 = draw(1 + out) * 0.5
+        b2[0] = 2  # rays meet something: the depth of one that does not is ill-conditioned
         tensors = [
             draw(self.n, 3, channels, self.h, self.w),
             draw(hidden, channels) * 0.4,
             draw(hidden) * 0.2,
             w2,
-            draw(1 + out) * 0.5,
+            b2,
         ]
         return [t.to(contract.DEVICE, dtype) for t in tensors]
 
@@ -67,8 +69,8 @@ class Scene:
 
 SCENES = {
     "one": Scene(1, 1, 4, 4, 4, 1),
-    "odd": Scene(2, 5, 7, 9, 6, 5),
-    "flat": Scene(1, 3, 1, 16, 12, 20),
-    "eg3d": Scene(1, 3, 16, 16, 48, 48),
-    "coarse": Scene(1, 4, 8, 8, 33, 0),
+    "odd": Scene(2, 2, 7, 9, 6, 5),
+    "flat": Scene(1, 1, 1, 16, 12, 20),
+    "eg3d": Scene(1, 2, 16, 16, 48, 48),
+    "coarse": Scene(1, 2, 8, 8, 33, 0),
 }

@@ -23,7 +23,8 @@ def test_implementation_matches_the_reference(impl: str, dtype: torch.dtype, nam
         if contract.DEVICE != "cpu":
             pytest.skip("the inputs are on a GPU")
     scene = SCENES[name]
-    for settings in ({}, {"box_warp": 1.2, "ray_start": 2.1, "white_back": True} | scene.draws()):
+    all_else = {"box_warp": 1.2, "ray_start": 2.1, "white_back": True} | scene.draws()
+    for settings in ({}, all_else) if dtype == torch.float32 else (all_else,):
         contract.assert_matches(
             lambda *t, s=settings: scene.render(*t, **s, impl=impl),
             lambda *t, s=settings: scene.render(*t, **s, impl="reference"),
