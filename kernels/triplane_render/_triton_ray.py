@@ -81,17 +81,17 @@ def corner_of(CORNER: tl.constexpr, left, top, fx, fy, height, width, valid):
 
 @triton.jit
 def sample_planes(
-    image_ptr, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, S: tl.constexpr, C: tl.constexpr
+    planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, S: tl.constexpr, C: tl.constexpr
 ):
-    """Mean over the planes at S points, [S, C] in fp32."""
+    """Mean over the planes at S points, [S, C] in fp32; `image` is where their image begins, one or [S]."""
     channel = tl.arange(0, C)
     sums = tl.zeros((S, C), tl.float32)
     for plane in tl.static_range(3):
         left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
         for corner in tl.static_range(4):
             column, row, weight, inside = corner_of(corner, left, top, fx, fy, height, width, valid)
-            texel = plane * stride_plane + row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
-            values = tl.load(image_ptr + texel[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
+            texel = image + plane * stride_plane + row.to(tl.int64) * stride_y + column.to(tl.int64) * stride_x
+            values = tl.load(planes_ptr + texel[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
             sums += values.to(tl.float32) * weight[:, None]
     return sums * (1.0 / 3.0)
 
