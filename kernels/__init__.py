@@ -7,6 +7,7 @@ from guide_fast.kernels.bias_act.bias_act import bias_act
 from guide_fast.kernels.haar.haar import haar
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d import modulated_conv2d
 from guide_fast.kernels.separable_conv2d.separable_conv2d import separable_conv2d
+from guide_fast.kernels.triplane_render.triplane_render import triplane_render
 from guide_fast.kernels.upfirdn2d.upfirdn2d import upfirdn2d
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "haar",
     "modulated_conv2d",
     "separable_conv2d",
+    "triplane_render",
     "upfirdn2d",
 ]

@@ -7,6 +7,7 @@
 #include "guide_fast/modulated_conv2d.h"
 #include "guide_fast/separable_conv2d.h"
 #include "guide_fast/status.h"
+#include "guide_fast/triplane_render.h"
 #include "guide_fast/upfirdn2d.h"
 
 #endif
