@@ -4,6 +4,7 @@
 
 #include "guide_fast/bias_act.h"
 #include "guide_fast/haar.h"
+#include "guide_fast/identity_loss.h"
 #include "guide_fast/modulated_conv2d.h"
 #include "guide_fast/separable_conv2d.h"
 #include "guide_fast/status.h"
