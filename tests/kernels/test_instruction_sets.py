@@ -13,7 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from guide_fast.kernels import _extension, bias_act
+from guide_fast.kernels import (
+    _extension,
+    bias_act,
+    haar,
+    identity_loss,
+    modulated_conv2d,
+    separable_conv2d,
+    triplane_render,
+    upfirdn2d,
+)
 
 LEVELS = {"base": "base", "v3": "AVX2"}  # what GUIDE_FAST_ISA takes, what it is called
 
@@ -28,10 +37,53 @@ def results(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
     return [out, *grads]
 
 
+def render() -> list[Tensor]:
+    """Features of a few rays, with the gradients of planes and decoder."""
+    rays = torch.nn.functional.normalize(torch.tensor([0.02, 0.03, -1.0]) + 0.13 * normal(1, 9, 3, seed=5), dim=-1)
+    origins = torch.tensor([0.05, -0.1, 2.7]).expand(1, 9, 3)
+
+    def features(planes: Tensor, *decoder: Tensor) -> Tensor:
+        return triplane_render(
+            planes, origins, rays, decoder, depth_resolution=9, depth_resolution_importance=5, impl="cpu"
+        )[0]
+
+    return results(
+        features,
+        normal(1, 3, 32, 11, 13),
+        normal(64, 32, seed=1) * 0.4,
+        normal(64, seed=2) * 0.2,
+        normal(33, 64, seed=3) * 0.2,
+        normal(33, seed=4) * 0.5,
+    )
+
+
 # One call of each operation that has a native CPU path, on sizes that no vector width divides.
 CASES: dict[str, Callable[[], list[Tensor]]] = {
     "bias_act": lambda: results(
         lambda x, b: bias_act(x, b, clamp=1.5, impl="cpu"), normal(2, 5, 7, 9), normal(5, seed=1)
+    ),
+    "haar": lambda: results(lambda x, s: haar(x, s, impl="cpu"), normal(2, 12, 5, 7), normal(2, 12, seed=1)),
+    "identity_loss": lambda: results(
+        lambda a, b: identity_loss(a, b, impl="cpu"), normal(3, 129), normal(3, 129, seed=1)
+    ),
+    "modulated_conv2d": lambda: [
+        modulated_conv2d(
+            normal(2, 7, 5, 9), normal(11, 7, 3, 3, seed=1), normal(2, 7, seed=2), bias=normal(11), up=up, impl="cpu"
+        )
+        for up in (1, 2)
+    ],
+    "separable_conv2d": lambda: results(
+        lambda x, d, p, s, b: separable_conv2d(x, d, p, s, bias=b, impl="cpu"),
+        normal(2, 13, 5, 9),
+        normal(13, 1, 3, 3, seed=1),
+        normal(11, 13, 1, 1, seed=2),
+        normal(2, 13, seed=3),
+        normal(11, seed=4),
+    ),
+    "triplane_render": render,
+    "upfirdn2d": lambda: results(
+        lambda x: upfirdn2d(x, torch.tensor([1.0, 3.0, 3.0, 1.0]), up=2, padding=(2, 1, 2, 1), impl="cpu"),
+        normal(2, 5, 7, 9),
     ),
 }
 
@@ -80,5 +132,5 @@ def test_unknown_level_changes_nothing(highest: dict[str, object], tmp_path: Pat
 
 
 def test_every_native_operation_has_a_case() -> None:
-    native = {path.name.removesuffix("_cpu.cpp") for path in (contract.ROOT / "kernels").glob("*/*_cpu.cpp")}
+    native = {path.parent.name for path in (contract.ROOT / "kernels").glob("*/*_cpu.cpp")}
     assert native <= CASES.keys(), f"add {', '.join(sorted(native - CASES.keys()))} to CASES"

@@ -50,13 +50,14 @@ def missing_pieces(root: Path, op: str, files: set[Path]) -> Iterator[str]:
 
 
 def assigned(source: str) -> set[str]:
-    """Names that a module assigns at its top level."""
-    found = set()
+    """Names that a module assigns or imports at its top level."""
+    found: set[str] = set()
     for node in ast.parse(source).body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
     return found
 
 
