@@ -1,6 +1,7 @@
 """Builds the native libraries with CMake; everything else is in pyproject.toml.
 
 GUIDE_FAST_CUDA=auto|ON|OFF   CUDA kernels where nvcc is (default), or fail without it, or none
+GUIDE_FAST_ARCHITECTURES=90a-real   CUDA kernels for these alone, in the words of CMake
 GUIDE_FAST_PYTHONS=a:b        interpreters that a wheel's guide_fast._native is built for; default: all that are found
 MAX_JOBS=n                    compilers at a time
 """
@@ -48,6 +49,10 @@ class BuildNative(build_ext):
             f"-DGF_PYBIND11_INCLUDE={pybind11.get_include()}",
             *(["-DGF_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={nvcc}"] if nvcc else ["-DGF_CUDA=OFF"]),
         ]
+        if architectures := os.environ.get("GUIDE_FAST_ARCHITECTURES"):
+            settings.append(f"-DGF_CUDA_ARCHITECTURES={architectures}")
+        else:
+            settings.append("-UGF_CUDA_ARCHITECTURES")  # back to all of them
         _forget_other_builds(f"{ROOT}\n{bool(ninja)}\n{nvcc}\n{os.environ.get('CXX')}\n")
         subprocess.run([cmake or "cmake", f"-S{ROOT / 'csrc'}", f"-B{BUILD}", *settings], check=True)
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
