@@ -1,0 +1,322 @@
+"""The backward pass of triplane_render in Triton: samples again, the march reversed, the decoder back to the planes."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from guide_fast.kernels import _dispatch, _triton
+from guide_fast.kernels.triplane_render._fixed_point import from_fixed, scale_of
+from guide_fast.kernels.triplane_render._triton_ray import (
+    LEAK,
+    WIDEN,
+    corner_of,
+    march,
+    place_on_plane,
+    product,
+    sample_planes,
+    shifted,
+    sigmoid,
+    softplus,
+)
+from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
+
+C, K, O = 32, 64, 32  # noqa: E741, the sizes' names everywhere: channels, hidden units, colours
+WEIGHTS = K * C + K + (1 + O) * K + 1 + O
+TILE = 64  # samples, of one ray or of several
+PROGRAMS = 1056  # a few for every multiprocessor; fixed, so that sums do not depend on the device
+NOTHING, SUMS, LARGEST, FIXED = range(4)  # what becomes of the planes' gradient
+
+
+@triton.jit
+def points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT: tl.constexpr):
+    """Position of the samples `t` in [-1, 1], their rays, whether there are such samples."""
+    valid = t < samples
+    ray = tl.where(valid, t // COUNT, 0)
+    depth = tl.load(depths_ptr + t, mask=valid, other=0.0)
+    x = (tl.load(origins_ptr + ray * 3) + tl.load(directions_ptr + ray * 3) * depth) * scale
+    y = (tl.load(origins_ptr + ray * 3 + 1) + tl.load(directions_ptr + ray * 3 + 1) * depth) * scale
+    z = (tl.load(origins_ptr + ray * 3 + 2) + tl.load(directions_ptr + ray * 3 + 2) * depth) * scale
+    return x, y, z, ray, valid
+
+
+@triton.jit
+def values_kernel(
+    gfeatures_ptr,  # [N * R, O]
+    planes_ptr,  # [N, 3, H, W, C]
+    origins_ptr,  # [N * R, 3]
+    directions_ptr,
+    w1_ptr,
+    b1_ptr,
+    w2_ptr,
+    b2_ptr,
+    depths_ptr,  # [N * R, COUNT]
+    sigma_ptr,  # [N * R, COUNT], out
+    seen_ptr,  # [N * R, COUNT], out: colour times gradient of the features
+    stride_n,
+    stride_plane,
+    stride_y,
+    stride_x,
+    rays,
+    samples,
+    height,
+    width,
+    scale,
+    COUNT: tl.constexpr,
+    TILE: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    O: tl.constexpr,  # noqa: E741
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program, TILE samples: the two numbers of each that the march takes."""
+    t = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
+    dtype: tl.constexpr = planes_ptr.dtype.element_ty
+    x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT)
+    image = ray // rays * stride_n
+    feature = sample_planes(planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, TILE, C)
+    w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, K]
+    b1 = tl.load(b1_ptr + k).to(tl.float32)
+    hidden = softplus(product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :])
+    sigma = tl.sum(hidden * tl.load(w2_ptr + k).to(tl.float32)[None, :], 1) + tl.load(b2_ptr).to(tl.float32)
+    w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [K, O]
+    b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
+    colour = sigmoid(product(hidden, w2, dtype, UPCAST, PRECISION) + b2[None, :]) * (1 + 2 * WIDEN) - WIDEN
+    g = tl.load(gfeatures_ptr + ray[:, None] * O + o[None, :]).to(tl.float32)
+    tl.store(sigma_ptr + t, sigma, mask=valid)
+    tl.store(seen_ptr + t, tl.sum(colour * g, 1), mask=valid)
+
+
+@triton.jit
+def march_backward_kernel(
+    gfeatures_ptr,  # [N * R, O]
+    gdepth_ptr,  # [N * R]
+    gtotal_ptr,
+    depths_ptr,  # [N * R, COUNT]
+    sigma_ptr,  # [N * R, COUNT]: raw density, then its gradient
+    seen_ptr,  # [N * R, COUNT]: colour times gradient, then what the gradient of the features counts for the colour
+    COUNT: tl.constexpr,
+    S: tl.constexpr,
+    WHITE: tl.constexpr,
+    O: tl.constexpr,  # noqa: E741
+):
+    """One program, one ray: forward for the weights, then from its end to its start."""
+    index = tl.program_id(0).to(tl.int64)
+    s = tl.arange(0, S)
+    valid = s < COUNT
+    at = index * COUNT + s
+    depths = tl.load(depths_ptr + at, mask=valid, other=0.0)
+    sigma = tl.load(sigma_ptr + at, mask=valid, other=0.0)
+    seen = tl.load(seen_ptr + at, mask=valid, other=0.0)
+    gdepth, everywhere = tl.load(gdepth_ptr + index), tl.load(gtotal_ptr + index)
+    if WHITE:
+        everywhere -= 2.0 * tl.sum(tl.load(gfeatures_ptr + index * O + tl.arange(0, O)).to(tl.float32), 0)
+
+    alpha, through, length, mean = march(depths, sigma, COUNT, S)
+    weight = alpha * through
+    total = tl.sum(weight, 0)
+    some = tl.where(total > 0, total, 1.0)
+    mid = depths + length * 0.5
+    along = tl.where(total > 0, gdepth / some, 0.0)
+    pull = seen + shifted(seen, 1, S) + everywhere + along * (mid - tl.sum(weight * mid, 0) / some)
+    terms = weight * pull
+    behind = tl.cumsum(terms, 0, reverse=True) - terms
+    clear = 1.0 - alpha
+    toward = (clear * through * pull - clear / (clear + LEAK) * behind) * length * sigmoid(mean - 1.0)
+    gsigma = (toward + tl.where(s == 0, 0.0, shifted(toward, -1, S))) * 0.5
+    both = weight + tl.where(s == 0, 0.0, shifted(weight, -1, S))
+    tl.store(sigma_ptr + at, gsigma, mask=valid)
+    tl.store(seen_ptr + at, both * (1 + 2 * WIDEN), mask=valid)
+
+
+@triton.jit
+def decoder_backward_kernel(
+    gfeatures_ptr,  # [N * R, O]
+    planes_ptr,  # [N, 3, H, W, C]
+    origins_ptr,  # [N * R, 3]
+    directions_ptr,
+    w1_ptr,
+    b1_ptr,
+    w2_ptr,
+    b2_ptr,
+    depths_ptr,  # [N * R, COUNT]
+    gsigma_ptr,  # [N * R, COUNT]
+    both_ptr,  # [N * R, COUNT]
+    near_one_ptr,  # [1], a power of two: gradients are divided by it before they are rounded to half precision
+    gplanes_ptr,  # [N, 3, H, W, C] contiguous: fp32 for SUMS, int64 for FIXED
+    largest_ptr,  # [programs]
+    fixed_scale_ptr,  # [1]
+    partials_ptr,  # [programs, weights of the decoder]
+    stride_n,
+    stride_plane,
+    stride_y,
+    stride_x,
+    rays,
+    samples,
+    share,  # tiles of a program
+    height,
+    width,
+    scale,
+    COUNT: tl.constexpr,
+    TILE: tl.constexpr,
+    PLANES: tl.constexpr,  # NOTHING, SUMS, LARGEST, FIXED
+    DECODER: tl.constexpr,
+    SCALED: tl.constexpr,
+    C: tl.constexpr,
+    K: tl.constexpr,
+    O: tl.constexpr,  # noqa: E741
+    UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program, `share` tiles of neighbouring samples."""
+    program = tl.program_id(0).to(tl.int64)
+    dtype: tl.constexpr = planes_ptr.dtype.element_ty
+    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
+    back = 1.0
+    if SCALED:
+        back = tl.load(near_one_ptr)
+    largest = 0.0
+    if DECODER:
+        gw1, gw2 = tl.zeros((K, C), tl.float32), tl.zeros((K, O), tl.float32)
+        gb1, gw2_density, gb2 = tl.zeros((K,), tl.float32), tl.zeros((K,), tl.float32), tl.zeros((O,), tl.float32)
+        gb2_density = 0.0
+
+    for tile in range(share):
+        t = (program * share + tile) * TILE + tl.arange(0, TILE)
+        x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT)
+        image = ray // rays
+
+        # samples again
+        feature = sample_planes(
+            planes_ptr, image * stride_n, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, TILE, C
+        ).to(dtype)
+        w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, K]
+        b1 = tl.load(b1_ptr + k).to(tl.float32)
+        before = product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :]
+        hidden = softplus(before).to(dtype)
+        w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [K, O]
+        b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
+        colour = sigmoid(product(hidden, w2, dtype, UPCAST, PRECISION) + b2[None, :])
+
+        # decoder, from its output to its input
+        g = tl.load(gfeatures_ptr + ray[:, None] * O + o[None, :]).to(tl.float32)
+        both = tl.load(both_ptr + t, mask=valid, other=0.0) / back
+        gsigma = tl.load(gsigma_ptr + t, mask=valid, other=0.0) / back
+        gcolour = both[:, None] * g * colour * (1.0 - colour)
+        if DECODER:
+            gw2 += product(tl.trans(hidden), gcolour, dtype, UPCAST, PRECISION) * back
+            gw2_density += tl.sum(gsigma[:, None] * hidden.to(tl.float32), 0) * back
+            gb2 += tl.sum(gcolour, 0) * back
+            gb2_density += tl.sum(gsigma, 0) * back
+        w2_rows = tl.load(w2_ptr + K + o[:, None] * K + k[None, :])  # [O, K]
+        w2_density = tl.load(w2_ptr + k).to(tl.float32)
+        ghidden = product(gcolour, w2_rows, dtype, UPCAST, PRECISION) + gsigma[:, None] * w2_density[None, :]
+        ghidden *= sigmoid(before)
+        if DECODER:
+            gw1 += product(tl.trans(ghidden), feature, dtype, UPCAST, PRECISION) * back
+            gb1 += tl.sum(ghidden, 0) * back
+        if PLANES > 0:
+            w1_rows = tl.load(w1_ptr + k[:, None] * C + c[None, :])  # [K, C]
+            gfeature = product(ghidden, w1_rows, dtype, UPCAST, PRECISION) * (back * (1.0 / 3.0))
+
+        # planes
+        if PLANES == 2:  # 0 * x: a NaN, an infinity stays one
+            largest = tl.maximum(largest, tl.max(tl.max(tl.abs(gfeature), 1), 0)) + tl.sum(tl.sum(gfeature * 0.0, 1), 0)
+        if (PLANES == 1) | (PLANES == 3):
+            fixed_scale = 1.0
+            if PLANES == 3:
+                fixed_scale = tl.load(fixed_scale_ptr)
+            for plane in tl.static_range(3):
+                left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
+                for corner in tl.static_range(4):
+                    column, row, part, inside = corner_of(corner, left, top, fx, fy, height, width, valid)
+                    texel = ((image * 3 + plane) * height + row) * width + column
+                    value = gfeature * part[:, None]
+                    if PLANES == 3:
+                        value = (value * fixed_scale).to(tl.int64)
+                    tl.atomic_add(
+                        gplanes_ptr + texel[:, None] * C + c[None, :], value, mask=inside[:, None], sem="relaxed"
+                    )
+
+    if PLANES == 2:
+        tl.store(largest_ptr + program, largest)
+    if DECODER:
+        row_ptr = partials_ptr + program * (K * C + K + (1 + O) * K + 1 + O)
+        tl.store(row_ptr + k[:, None] * C + c[None, :], gw1)
+        tl.store(row_ptr + K * C + k, gb1)
+        tl.store(row_ptr + K * C + K + k, gw2_density)
+        tl.store(row_ptr + K * C + K + K + o[None, :] * K + k[:, None], gw2)
+        tl.store(row_ptr + K * C + K + (1 + O) * K, gb2_density)
+        tl.store(row_ptr + K * C + K + (1 + O) * K + 1 + o, gb2)
+
+
+def backward(
+    gfeatures: Tensor,
+    gdepth: Tensor,
+    gtotal: Tensor,
+    planes: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    decoder: Decoder,
+    depths: Tensor,
+    box_warp: float,
+    white_back: bool,
+    deterministic: bool,
+    wants_planes: bool,
+    wants_decoder: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradient of planes, rows that add up to that of the decoder; None for what is not wanted."""
+    n, _, height, width, _ = planes.shape
+    rays, count = depths.shape[1:]
+    scene = (planes, origins, directions, *decoder, depths)
+    sizes = {"C": C, "K": K, "O": O, "UPCAST": _triton.interpreted(), "PRECISION": precision(planes)}
+    tiles = triton.cdiv(depths.numel(), TILE)
+    programs = min(tiles, PROGRAMS)
+
+    # two numbers of every sample, which the march turns into two others
+    sigma, seen = (_dispatch.empty(tuple(depths.shape), depths) for _ in range(2))
+    places = (*planes.stride()[:4], rays, depths.numel())
+    values_kernel[(tiles,)](
+        gfeatures, *scene, sigma, seen, *places, height, width, 2 / box_warp,
+        COUNT=count, TILE=TILE, **sizes, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    march_backward_kernel[(n * rays,)](
+        gfeatures, gdepth, gtotal, depths, sigma, seen,
+        COUNT=count, S=max(16, triton.next_power_of_2(count)), WHITE=white_back, O=O, num_warps=1,
+    )  # fmt: skip
+    near_one = _near_one(gfeatures, sigma) if (scaled := planes.dtype in _dispatch.HALVES) else None
+    partials = _dispatch.empty((programs, WEIGHTS), depths) if wants_decoder else None
+
+    def launch(kind: int, decoder_too: bool, gplanes: Tensor | None = None, **outputs: Tensor) -> None:
+        others = (near_one, gplanes, outputs.get("largest"), outputs.get("scale"), partials)
+        decoder_backward_kernel[(programs,)](
+            gfeatures, *scene, sigma, seen, *(depths if t is None else t for t in others), *places,
+            triton.cdiv(tiles, programs), height, width, 2 / box_warp,
+            COUNT=count, TILE=TILE, PLANES=kind, DECODER=decoder_too, SCALED=scaled, **sizes,
+            num_warps=4, num_stages=1,
+        )  # fmt: skip
+
+    if wants_planes and deterministic:
+        largest = _dispatch.empty((programs,), depths)
+        launch(LARGEST, False, largest=largest)
+        fixed = torch.zeros(planes.shape, dtype=torch.int64, device=planes.device)
+        launch(FIXED, wants_decoder, fixed, scale=(scale := scale_of(largest)))
+        return from_fixed(fixed, scale), partials
+    gplanes = _dispatch.empty(tuple(planes.shape), planes, dtype=torch.float32).zero_() if wants_planes else None
+    launch(SUMS if wants_planes else NOTHING, wants_decoder, gplanes)
+    return gplanes, partials
+
+
+def precision(planes: Tensor) -> str:
+    """How products of fp32 are made: three of tf32 keep fp32's accuracy."""
+    return "tf32" if _triton.allows_tf32(planes) else "tf32x3"
+
+
+def _near_one(gfeatures: Tensor, gsigma: Tensor) -> Tensor:
+    """[1], the power of two below the largest gradient; 1 where all are zero."""
+    size = torch.maximum(gfeatures.abs().amax().float(), gsigma.abs().amax()).reshape(1)
+    return torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size))), 1)
