@@ -270,4 +270,20 @@ def _native_backward(
     return [t for t in grads if t is not None]
 
 
-BACKENDS = {"cpu": Backend(_native_forward, _native_backward)}
+def _triton_forward(*arguments: Any) -> Tensor:
+    from guide_fast.kernels.separable_conv2d import separable_conv2d_triton
+
+    return separable_conv2d_triton.forward(*arguments)
+
+
+def _triton_backward(*arguments: Any) -> list[Tensor]:
+    from guide_fast.kernels.separable_conv2d import separable_conv2d_backward_triton
+
+    return separable_conv2d_backward_triton.backward(*arguments)
+
+
+BACKENDS = {
+    "triton": Backend(_triton_forward, _triton_backward),
+    "cuda": Backend(_native_forward, _native_backward),
+    "cpu": Backend(_native_forward, _native_backward),
+}

@@ -11,6 +11,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from torch import Tensor
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 LAUNCH = re.compile(r"([\w:]+(?:<[^;{}]*?>)?)<<<(.*?), (.*?), (.*?), [^,]*?>>>\((.*?)\)(?=[;)])", re.DOTALL)
@@ -23,17 +25,25 @@ def translate(source: str) -> str:
     return DYNAMIC.sub(r"\1* \2 = static_cast<\1*>(host_cuda::dynamic_shared());", source)
 
 
-def build(op: str, folder: Path, *, code: str = "") -> ctypes.CDLL:
-    """The library of kernels/<op>/<op>.cu for the host, `code` of the test appended."""
-    source, library = folder / f"{op}.cpp", folder / f"{op}.so"
-    text = (ROOT / "kernels" / op / f"{op}.cu").read_text(encoding="utf-8")
-    source.write_text(translate(text) + "\n" + code, encoding="utf-8")
+def build(*ops: str, folder: Path, code: str) -> ctypes.CDLL:
+    """The library of the .cu files of kernels/<op> for the host, with the C functions in `code`."""
+    sources = []
+    for part in (ROOT / "csrc" / "common", *(ROOT / "kernels" / op for op in ops)):
+        for file in sorted(part.glob("*.cu*")):
+            to = folder / (f"{file.name}.cpp" if file.suffix == ".cu" else file.name)
+            to.write_text(translate(file.read_text(encoding="utf-8")), encoding="utf-8")
+            sources += [to] if file.suffix == ".cu" else []
     fail = 'extern "C" gf_status gf_fail(gf_status status, const char*, ...) { return status; }\n'
-    (folder / "fail.cpp").write_text(f'#include "guide_fast/status.h"\n{fail}', encoding="utf-8")
-    folders = [HERE, ROOT / "csrc" / "common", ROOT / "csrc" / "include", *sorted((ROOT / "kernels").iterdir())]
+    (folder / "test.cpp").write_text(f'#include "guide_fast.h"\n{fail}{code}\n', encoding="utf-8")
+    folders = [folder, HERE, ROOT / "csrc" / "common", ROOT / "csrc" / "include", *(ROOT / "kernels").iterdir()]
     includes = [f"-I{path}" for path in folders if path.is_dir()]
     command = ["c++", "-std=c++20", "-O1", "-fPIC", "-shared", "-include", "cuda_runtime.h", *includes]
-    command += [str(source), str(folder / "fail.cpp"), "-o", str(library)]
+    command += [*map(str, sources), str(folder / "test.cpp"), "-o", str(folder / "on_host.so")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(library))
+    return ctypes.CDLL(str(folder / "on_host.so"))
+
+
+def pointer(t: Tensor | None) -> ctypes.c_void_p:
+    """The address of a tensor, null for None."""
+    return ctypes.c_void_p(None if t is None else t.data_ptr())

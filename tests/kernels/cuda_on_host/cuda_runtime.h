@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -54,6 +55,15 @@ template <class Function>
 cudaError_t cudaFuncSetAttribute(Function, cudaFuncAttribute, int) { return cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* at, int value, size_t bytes, cudaStream_t) {
   memset(at, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocAsync(void** at, size_t bytes, cudaStream_t) {
+  *at = malloc(bytes);
+  memset(*at, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFreeAsync(void* at, cudaStream_t) {
+  free(at);
   return cudaSuccess;
 }
 

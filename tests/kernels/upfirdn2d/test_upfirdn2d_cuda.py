@@ -37,7 +37,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return cuda_on_host.build("upfirdn2d", tmp_path_factory.mktemp("upfirdn2d"), code=CODE)
+    return cuda_on_host.build("upfirdn2d", folder=tmp_path_factory.mktemp("upfirdn2d"), code=CODE)
 
 
 @pytest.mark.parametrize("dtype", contract.DTYPES, ids=str)
@@ -50,7 +50,7 @@ def test_cuda_kernel_matches_the_reference(
         is_nhwc, f = _dispatch.is_nhwc(x), f.contiguous()
         y = _dispatch.empty((*x.shape[:2], out_h, out_w), x, nhwc=is_nhwc)
         sizes = (ctypes.c_int64 * 6)(*x.shape, out_h, out_w)
-        pointers = (ctypes.c_void_p(t.data_ptr()) for t in (x, f, y))
+        pointers = map(cuda_on_host.pointer, (x, f, y))
         numbers = (ctypes.c_int * 8)(*f.shape, *settings)
         assert library.run(contract.DTYPES.index(x.dtype), is_nhwc, sizes, *pointers, numbers) == 0
         return y
