@@ -1,4 +1,4 @@
-// CUDA kernels and launchers of modulated_conv2d: implicit GEMMs with fused epilogues, the FIR, the backward reductions.
+// CUDA kernels and launchers of modulated_conv2d: implicit GEMMs with fused epilogues, the FIR, backward reductions.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -49,7 +49,8 @@ __global__ void demodulate(gf_modulated_conv2d a) {
 }
 
 template <class T>
-__device__ void finish(const gf_modulated_conv2d& a, float v, int64_t image, int64_t pixel, int64_t channel, int64_t at) {
+__device__ void finish(const gf_modulated_conv2d& a, float v, int64_t image, int64_t pixel, int64_t channel,
+                       int64_t at) {
   const gf::Epilogue epilogue{a.activation, a.slope, a.gain, a.clamp};
   const int64_t of_image = image * a.out_channels + channel;
   const float y = epilogue(v, a.power ? a.demod[of_image] : 1.f,
@@ -61,7 +62,8 @@ __device__ void finish(const gf_modulated_conv2d& a, float v, int64_t image, int
 
 // up = 1: y, whole; up = 2: z, one phase
 template <class T>
-__global__ void __launch_bounds__(kThreads) forward(gf_modulated_conv2d a, Convolution c, int64_t height, int64_t width) {
+__global__ void __launch_bounds__(kThreads)
+    forward(gf_modulated_conv2d a, Convolution c, int64_t height, int64_t width) {
   __shared__ Shared<T> shared;
   const int64_t tiles = c.tiles(), image = blockIdx.x / tiles;
   const int64_t first_row = blockIdx.x % tiles * kTile, first_column = int64_t(blockIdx.y) * kTile;
@@ -142,7 +144,8 @@ __global__ void fir_backward(gf_modulated_conv2d_backward a, int64_t z_height, i
 
 // A block takes 32 channels of a share of one image's pixels: a warp is a pixel, a lane a channel.
 template <class T>
-__global__ void __launch_bounds__(kBlock) epilogue_backward(gf_modulated_conv2d_backward a, int64_t pixels, int64_t share) {
+__global__ void __launch_bounds__(kBlock)
+    epilogue_backward(gf_modulated_conv2d_backward a, int64_t pixels, int64_t share) {
   __shared__ float bias_sums[kBlock / kLanes][kLanes], demod_sums[kBlock / kLanes][kLanes];
   const gf::Epilogue epilogue{a.activation, a.slope, a.gain, a.clamp};
   const int64_t shares = (pixels + share - 1) / share, image = blockIdx.x / shares;
@@ -191,7 +194,8 @@ __global__ void style_through_demod(gf_modulated_conv2d_backward a) {
   for (int64_t at = int64_t(blockIdx.x) * kBlock + threadIdx.x; at < total; at += int64_t(gridDim.x) * kBlock) {
     const int64_t image = at / a.in_channels, i = at % a.in_channels;
     float sum = 0;
-    for (int64_t o = 0; o < a.out_channels; ++o) sum += through(a, image * a.out_channels + o) * a.power[o * a.in_channels + i];
+    for (int64_t o = 0; o < a.out_channels; ++o)
+      sum += through(a, image * a.out_channels + o) * a.power[o * a.in_channels + i];
     a.gstyle[at] += value<T>(a.style, at) * sum;
   }
 }
@@ -206,7 +210,8 @@ __global__ void weight_through_demod(gf_modulated_conv2d_backward a) {
       const float s = value<T>(a.style, image * a.in_channels + i);
       sum += through(a, image * a.out_channels + o) * s * s;
     }
-    for (int64_t t = 0; t < a.kernel * a.kernel; ++t) a.gpacked[t * total + at] += sum * value<T>(a.packed, t * total + at);
+    for (int64_t t = 0; t < a.kernel * a.kernel; ++t)
+      a.gpacked[t * total + at] += sum * value<T>(a.packed, t * total + at);
   }
 }
 
@@ -232,13 +237,15 @@ gf_status run_forward(const gf_modulated_conv2d& a, cudaStream_t stream) {
   for (int32_t phase = 0; phase < a.up * a.up; ++phase) {
     const int32_t py = phase / 2, px = phase % 2;
     if (py >= a.kernel || px >= a.kernel) continue;
-    const Convolution c{a.x, a.packed, a.premodulated ? nullptr : a.style, a.height, a.width, a.in_channels, a.out_channels,
+    const Convolution c{a.x, a.packed, a.premodulated ? nullptr : a.style, a.height, a.width, a.in_channels,
+                        a.out_channels,
                         a.up == 1 ? height : gf::phase_size(height, py), a.up == 1 ? width : gf::phase_size(width, px),
                         gf::forward_axis(a.kernel, a.up, py), gf::forward_axis(a.kernel, a.up, px), a.kernel, packs};
     forward<T><<<grid_of(c, a.n), kThreads, 0, stream>>>(a, c, height, width);
   }
+  const int64_t pixels = 4 * a.n * a.height * a.width;
   if (a.up == 2)
-    fir_forward<T><<<gf::blocks_for(4 * a.n * a.height * a.width * a.out_channels, kBlock), kBlock, 0, stream>>>(a, height, width);
+    fir_forward<T><<<gf::blocks_for(pixels * a.out_channels, kBlock), kBlock, 0, stream>>>(a, height, width);
   return gf::launched("modulated_conv2d");
 }
 
@@ -268,7 +275,8 @@ gf_status run_backward(const gf_modulated_conv2d_backward& a, cudaStream_t strea
   const gf::ConvolutionAxis axis = gf::gradient_axis(a.kernel, a.up);
   const bool packs = wide<T>(a.in_channels, a.out_channels, {a.x, g, a.packed, a.style});
   if (through_x) {
-    const Convolution c{g, a.packed, nullptr, zh, zw, a.out_channels, a.in_channels, a.height, a.width, axis, axis, a.kernel, packs};
+    const Convolution c{g,        a.packed, nullptr, zh,   zw,       a.out_channels, a.in_channels,
+                        a.height, a.width,  axis,    axis, a.kernel, packs};
     input_gradient<T><<<grid_of(c, a.n), kThreads, 0, stream>>>(a, c);
   }
   if (a.gpacked) {

@@ -13,8 +13,8 @@
 namespace gf::conv {
 
 constexpr int kThreads = 128;
-constexpr int kTile = 64;               // rows and columns of a block's output
-constexpr int kStage = kTile + 4;       // row of fp32 results in shared memory, padded
+constexpr int kTile = 64;          // rows and columns of a block's output
+constexpr int kStage = kTile + 4;  // row of fp32 results in shared memory, padded
 
 // What a type is in shared memory and in products.
 template <class T>
@@ -187,7 +187,8 @@ struct Convolution {
 
 // Sums of one tile into shared.result. Turned: depth are the output channels (the gradient of the input).
 template <class T, bool Turned>
-__device__ void convolve(const Convolution& c, int64_t image, int64_t first_row, int64_t first_column, Shared<T>& shared) {
+__device__ void convolve(const Convolution& c, int64_t image, int64_t first_row, int64_t first_column,
+                         Shared<T>& shared) {
   using S = Shared<T>;
   using P = Pack<T>;
   constexpr int kPerRow = S::kDepth / P::kCount, kPerWide = kTile / P::kCount;
