@@ -8,7 +8,7 @@ from torch import Tensor
 
 from guide_fast.kernels import _triton
 from guide_fast.kernels.triplane_render import _triton_backward
-from guide_fast.kernels.triplane_render._triton_backward import FIXED, SUMS, TILE, C, K, O, backward, precision
+from guide_fast.kernels.triplane_render._triton_backward import FIXED, SUMS, C, K, O, backward, precision
 from guide_fast.kernels.triplane_render._triton_ray import (
     WIDEN,
     importance_depths,
@@ -215,9 +215,9 @@ def _compiled(kernel: object, options: dict[str, int], constexprs: dict[str, obj
     return kernel, {name: types.get(name, _SCENE.get(name)) for name in names}, constexprs, options
 
 
-_TILES = {"COUNT": 96, "TILE": TILE} | _SIZES
+_TILES = {"COUNT": 96, "TILE": 32} | _SIZES
 _ONE_STAGE = {"num_warps": 4, "num_stages": 1}
-_BACKWARD = _triton_backward.decoder_backward_kernel
+_PLANES = _triton_backward.planes_backward_kernel
 COMPILE = {
     "forward": _compiled(
         render_forward_kernel,
@@ -228,11 +228,9 @@ COMPILE = {
     "march_backward": _compiled(
         _triton_backward.march_backward_kernel, {"num_warps": 1}, {"COUNT": 96, "S": 128, "WHITE": False, "O": O}
     ),
-    "backward": _compiled(_BACKWARD, _ONE_STAGE, {"PLANES": SUMS, "DECODER": True, "SCALED": True} | _TILES),
-    "backward_frozen_decoder": _compiled(
-        _BACKWARD, _ONE_STAGE, {"PLANES": SUMS, "DECODER": False, "SCALED": True} | _TILES
+    "planes_backward": _compiled(_PLANES, _ONE_STAGE, {"PLANES": SUMS, "SCALED": True} | _TILES),
+    "planes_backward_fixed_point": _compiled(
+        _PLANES, _ONE_STAGE, {"PLANES": FIXED, "SCALED": True} | _TILES, gplanes_ptr="*i64"
     ),
-    "backward_fixed_point": _compiled(
-        _BACKWARD, _ONE_STAGE, {"PLANES": FIXED, "DECODER": False, "SCALED": True} | _TILES, gplanes_ptr="*i64"
-    ),
+    "weights_backward": _compiled(_triton_backward.weights_backward_kernel, _ONE_STAGE, {"SCALED": True} | _TILES),
 }
