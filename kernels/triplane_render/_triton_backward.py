@@ -13,6 +13,7 @@ from guide_fast.kernels.triplane_render._triton_ray import (
     LEAK,
     WIDEN,
     corner_of,
+    decode,
     march,
     place_on_plane,
     product,
@@ -26,7 +27,8 @@ from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 C, K, O = 32, 64, 32  # noqa: E741, the sizes' names everywhere: channels, hidden units, colours
 WEIGHTS = K * C + K + (1 + O) * K + 1 + O
 TILE = {torch.float32: 32}  # samples of a program, of one ray or of several: what the registers hold
-PROGRAMS = 1056  # a few for every multiprocessor; fixed, so that sums do not depend on the device
+PART = 32  # hidden units whose weights' gradients one program holds
+PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums do not depend on the device
 SUMS, LARGEST, FIXED = 1, 2, 3  # what becomes of the planes' gradient
 
 
@@ -74,23 +76,19 @@ def values_kernel(
     C: tl.constexpr,
     K: tl.constexpr,
     O: tl.constexpr,  # noqa: E741
+    CHUNK: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program, TILE samples: the two numbers of each that the march takes."""
     t = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
-    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
+    o = tl.arange(0, O)
     dtype: tl.constexpr = planes_ptr.dtype.element_ty
     x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT)
     image = ray // rays * stride_n
     feature = sample_planes(planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, TILE, C)
-    w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, K]
-    b1 = tl.load(b1_ptr + k).to(tl.float32)
-    hidden = softplus(product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :])
-    sigma = tl.sum(hidden * tl.load(w2_ptr + k).to(tl.float32)[None, :], 1) + tl.load(b2_ptr).to(tl.float32)
-    w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [K, O]
-    b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
-    colour = sigmoid(product(hidden, w2, dtype, UPCAST, PRECISION) + b2[None, :]) * (1 + 2 * WIDEN) - WIDEN
+    sigma, out = decode(feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, dtype, TILE, C, K, O, CHUNK, UPCAST, PRECISION)
+    colour = sigmoid(out) * (1 + 2 * WIDEN) - WIDEN
     g = tl.load(gfeatures_ptr + ray[:, None] * O + o[None, :]).to(tl.float32)
     tl.store(sigma_ptr + t, sigma, mask=valid)
     tl.store(seen_ptr + t, tl.sum(colour * g, 1), mask=valid)
@@ -139,35 +137,41 @@ def march_backward_kernel(
 
 
 @triton.jit
-def decoder_back(
+def colour_back(
     t, samples, gfeatures_ptr, planes_ptr, origins_ptr, directions_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, depths_ptr,
     gsigma_ptr, both_ptr, stride_n, stride_plane, stride_y, stride_x, rays, height, width, scale, back,
     COUNT: tl.constexpr, TILE: tl.constexpr, C: tl.constexpr, K: tl.constexpr, O: tl.constexpr,  # noqa: E741
-    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    CHUNK: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The samples `t` again, then from the decoder's output to its hidden units: feature, hidden, gradients / back."""
+    """The samples `t` again: their feature, then the gradients / back of the decoder's output, density and colours."""
     dtype: tl.constexpr = planes_ptr.dtype.element_ty
-    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
+    o = tl.arange(0, O)
     x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT)
     image = ray // rays * stride_n
     feature = sample_planes(
         planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, TILE, C
     ).to(dtype)
-    w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, K]
-    b1 = tl.load(b1_ptr + k).to(tl.float32)
-    before = product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :]
-    hidden = softplus(before).to(dtype)
-    w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [K, O]
-    b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
-    colour = sigmoid(product(hidden, w2, dtype, UPCAST, PRECISION) + b2[None, :])
+    _, out = decode(feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, dtype, TILE, C, K, O, CHUNK, UPCAST, PRECISION)
+    colour = sigmoid(out)
     g = tl.load(gfeatures_ptr + ray[:, None] * O + o[None, :]).to(tl.float32)
     both = tl.load(both_ptr + t, mask=valid, other=0.0) / back
     gsigma = tl.load(gsigma_ptr + t, mask=valid, other=0.0) / back
-    gcolour = both[:, None] * g * colour * (1.0 - colour)
-    w2_rows = tl.load(w2_ptr + K + o[:, None] * K + k[None, :])  # [O, K]
-    w2_density = tl.load(w2_ptr + k).to(tl.float32)
-    ghidden = product(gcolour, w2_rows, dtype, UPCAST, PRECISION) + gsigma[:, None] * w2_density[None, :]
-    return feature, hidden, gcolour, gsigma, ghidden * sigmoid(before)
+    return feature, gsigma, both[:, None] * g * colour * (1.0 - colour)
+
+
+@triton.jit
+def hidden_back(
+    k, feature, gsigma, gcolour, w1_ptr, b1_ptr, w2_ptr, DTYPE: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    O: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,  # noqa: E741
+):  # fmt: skip
+    """The hidden units `k` again, the gradients before their softplus: both [S, units]."""
+    c, o = tl.arange(0, C), tl.arange(0, O)
+    w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, units]
+    before = product(feature, w1, DTYPE, UPCAST, PRECISION) + tl.load(b1_ptr + k).to(tl.float32)[None, :]
+    w2 = tl.load(w2_ptr + K + o[:, None] * K + k[None, :])  # [O, units]
+    ghidden = product(gcolour, w2, DTYPE, UPCAST, PRECISION)
+    ghidden += gsigma[:, None] * tl.load(w2_ptr + k).to(tl.float32)[None, :]
+    return softplus(before), ghidden * sigmoid(before)
 
 
 @triton.jit
@@ -203,6 +207,7 @@ def planes_backward_kernel(
     C: tl.constexpr,
     K: tl.constexpr,
     O: tl.constexpr,  # noqa: E741
+    CHUNK: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -210,17 +215,22 @@ def planes_backward_kernel(
     program = tl.program_id(0).to(tl.int64)
     t = program * TILE + tl.arange(0, TILE)
     dtype: tl.constexpr = planes_ptr.dtype.element_ty
-    c, k = tl.arange(0, C), tl.arange(0, K)
+    c = tl.arange(0, C)
     back = 1.0
     if SCALED:
         back = tl.load(near_one_ptr)
-    _, _, _, _, ghidden = decoder_back(
+    feature, gsigma, gcolour = colour_back(
         t, samples, gfeatures_ptr, planes_ptr, origins_ptr, directions_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr, depths_ptr,
         gsigma_ptr, both_ptr, stride_n, stride_plane, stride_y, stride_x, rays, height, width, scale, back,
-        COUNT, TILE, C, K, O, UPCAST, PRECISION,
+        COUNT, TILE, C, K, O, CHUNK, UPCAST, PRECISION,
     )  # fmt: skip
-    w1_rows = tl.load(w1_ptr + k[:, None] * C + c[None, :])  # [K, C]
-    gfeature = product(ghidden, w1_rows, dtype, UPCAST, PRECISION) * (back * (1.0 / 3.0))
+    gfeature = tl.zeros((TILE, C), tl.float32)
+    for begin in range(0, K, CHUNK):
+        k = begin + tl.arange(0, CHUNK)
+        _, ghidden = hidden_back(k, feature, gsigma, gcolour, w1_ptr, b1_ptr, w2_ptr, dtype, C, K, O, UPCAST, PRECISION)
+        w1 = tl.load(w1_ptr + k[:, None] * C + c[None, :])  # [CHUNK, C]
+        gfeature += product(ghidden, w1, dtype, UPCAST, PRECISION)
+    gfeature *= back * (1.0 / 3.0)
     if PLANES == 2:  # 0 * x: a NaN, an infinity stays one
         largest = tl.max(tl.max(tl.abs(gfeature), 1), 0) + tl.sum(tl.sum(gfeature * 0.0, 1), 0)
         tl.store(largest_ptr + program, largest)
@@ -267,33 +277,39 @@ def weights_backward_kernel(
     scale,
     COUNT: tl.constexpr,
     TILE: tl.constexpr,
+    PART: tl.constexpr,  # hidden units of a program
     SCALED: tl.constexpr,
     C: tl.constexpr,
     K: tl.constexpr,
     O: tl.constexpr,  # noqa: E741
+    CHUNK: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One program, `share` tiles of neighbouring samples: their sum of the decoder's gradients."""
+    """One program, `share` tiles of neighbouring samples, PART hidden units: their sum of the decoder's gradients."""
     program = tl.program_id(0).to(tl.int64)
     dtype: tl.constexpr = planes_ptr.dtype.element_ty
-    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
+    c, o = tl.arange(0, C), tl.arange(0, O)
+    k = tl.program_id(1) * PART + tl.arange(0, PART)
     back = 1.0
     if SCALED:
         back = tl.load(near_one_ptr)
-    gw1, gw2 = tl.zeros((K, C), tl.float32), tl.zeros((K, O), tl.float32)
-    gb1, gw2_density, gb2 = tl.zeros((K,), tl.float32), tl.zeros((K,), tl.float32), tl.zeros((O,), tl.float32)
+    gw1, gw2 = tl.zeros((PART, C), tl.float32), tl.zeros((PART, O), tl.float32)
+    gb1, gw2_density, gb2 = tl.zeros((PART,), tl.float32), tl.zeros((PART,), tl.float32), tl.zeros((O,), tl.float32)
     gb2_density = 0.0
     for tile in range(share):
         t = (program * share + tile) * TILE + tl.arange(0, TILE)
-        feature, hidden, gcolour, gsigma, ghidden = decoder_back(
+        feature, gsigma, gcolour = colour_back(
             t, samples, gfeatures_ptr, planes_ptr, origins_ptr, directions_ptr, w1_ptr, b1_ptr, w2_ptr, b2_ptr,
             depths_ptr, gsigma_ptr, both_ptr, stride_n, stride_plane, stride_y, stride_x, rays, height, width, scale,
-            back, COUNT, TILE, C, K, O, UPCAST, PRECISION,
+            back, COUNT, TILE, C, K, O, CHUNK, UPCAST, PRECISION,
         )  # fmt: skip
+        hidden, ghidden = hidden_back(
+            k, feature, gsigma, gcolour, w1_ptr, b1_ptr, w2_ptr, dtype, C, K, O, UPCAST, PRECISION
+        )
         gw2 += product(tl.trans(hidden), gcolour, dtype, UPCAST, PRECISION)
         gw1 += product(tl.trans(ghidden), feature, dtype, UPCAST, PRECISION)
-        gw2_density += tl.sum(gsigma[:, None] * hidden.to(tl.float32), 0)
+        gw2_density += tl.sum(gsigma[:, None] * hidden, 0)
         gb1 += tl.sum(ghidden, 0)
         gb2 += tl.sum(gcolour, 0)
         gb2_density += tl.sum(gsigma, 0)
@@ -303,8 +319,9 @@ def weights_backward_kernel(
     tl.store(row_ptr + K * C + k, gb1 * back)
     tl.store(row_ptr + K * C + K + k, gw2_density * back)
     tl.store(row_ptr + K * C + K + K + o[None, :] * K + k[:, None], gw2 * back)
-    tl.store(row_ptr + K * C + K + (1 + O) * K, gb2_density * back)
-    tl.store(row_ptr + K * C + K + (1 + O) * K + 1 + o, gb2 * back)
+    if tl.program_id(1) == 0:
+        tl.store(row_ptr + K * C + K + (1 + O) * K, gb2_density * back)
+        tl.store(row_ptr + K * C + K + (1 + O) * K + 1 + o, gb2 * back)
 
 
 def backward(
@@ -326,7 +343,7 @@ def backward(
     n, _, height, width, _ = planes.shape
     rays, count = depths.shape[1:]
     scene = (planes, origins, directions, *decoder, depths)
-    sizes = {"C": C, "K": K, "O": O, "UPCAST": _triton.interpreted(), "PRECISION": precision(planes)}
+    constants = sizes(planes)
     tile = TILE.get(planes.dtype, 64)
     tiles = triton.cdiv(depths.numel(), tile)
 
@@ -335,7 +352,7 @@ def backward(
     places = (*planes.stride()[:4], rays, depths.numel())
     values_kernel[(tiles,)](
         gfeatures, *scene, sigma, seen, *places, height, width, 2 / box_warp,
-        COUNT=count, TILE=tile, **sizes, num_warps=4, num_stages=1,
+        COUNT=count, TILE=tile, **constants, num_warps=4, num_stages=1,
     )  # fmt: skip
     march_backward_kernel[(n * rays,)](
         gfeatures, gdepth, gtotal, depths, sigma, seen,
@@ -347,9 +364,10 @@ def backward(
     if wants_decoder:
         programs = min(tiles, PROGRAMS)
         partials = _dispatch.empty((programs, WEIGHTS), depths)
-        weights_backward_kernel[(programs,)](
+        weights_backward_kernel[(programs, K // PART)](
             gfeatures, *scene, sigma, seen, near_one, partials, *places, triton.cdiv(tiles, programs), height, width,
-            2 / box_warp, COUNT=count, TILE=tile, SCALED=scaled, **sizes, num_warps=4, num_stages=1,
+            2 / box_warp, COUNT=count, TILE=tile, PART=PART, SCALED=scaled, **constants,
+            num_warps=4, num_stages=1,
         )  # fmt: skip
     if not wants_planes:
         return None, partials
@@ -357,7 +375,7 @@ def backward(
     def launch(kind: int, gplanes: Tensor, largest: Tensor, scale: Tensor) -> None:
         planes_backward_kernel[(tiles,)](
             gfeatures, *scene, sigma, seen, near_one, gplanes, largest, scale, *places, height, width, 2 / box_warp,
-            COUNT=count, TILE=tile, PLANES=kind, SCALED=scaled, **sizes, num_warps=4, num_stages=1,
+            COUNT=count, TILE=tile, PLANES=kind, SCALED=scaled, **constants, num_warps=4, num_stages=1,
         )  # fmt: skip
 
     if deterministic:
@@ -372,9 +390,16 @@ def backward(
     return gplanes, partials
 
 
-def precision(planes: Tensor) -> str:
-    """How products of fp32 are made: three of tf32 keep fp32's accuracy."""
-    return "tf32" if _triton.allows_tf32(planes) else "tf32x3"
+def sizes(planes: Tensor) -> dict[str, object]:
+    """Constants of all kernels; three products of tf32 keep the accuracy of fp32."""
+    return {
+        "C": C,
+        "K": K,
+        "O": O,
+        "CHUNK": 16 if planes.dtype == torch.float32 else 64,
+        "UPCAST": _triton.interpreted(),
+        "PRECISION": "tf32" if _triton.allows_tf32(planes) else "tf32x3",
+    }
 
 
 def _near_one(gfeatures: Tensor, gsigma: Tensor) -> Tensor:
