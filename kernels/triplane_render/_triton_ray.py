@@ -97,6 +97,44 @@ def sample_planes(
 
 
 @triton.jit
+def decode(
+    feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, DTYPE: tl.constexpr, S: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    O: tl.constexpr, CHUNK: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,  # noqa: E741
+):  # fmt: skip
+    """Raw density [S], colours before the logistic function [S, O]; CHUNK hidden units are live at a time."""
+    c, o = tl.arange(0, C), tl.arange(0, O)
+    sigma = tl.zeros((S,), tl.float32)
+    out = tl.zeros((S, O), tl.float32)
+    for begin in range(0, K, CHUNK):
+        k = begin + tl.arange(0, CHUNK)
+        w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, CHUNK]
+        b1 = tl.load(b1_ptr + k).to(tl.float32)
+        hidden = softplus(product(feature, w1, DTYPE, UPCAST, PRECISION) + b1[None, :])
+        sigma += tl.sum(hidden * tl.load(w2_ptr + k).to(tl.float32)[None, :], 1)
+        w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [CHUNK, O]
+        out += product(hidden, w2, DTYPE, UPCAST, PRECISION)
+    b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
+    return sigma + tl.load(b2_ptr).to(tl.float32), out + b2[None, :]
+
+
+@triton.jit
+def density(
+    feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, DTYPE: tl.constexpr, S: tl.constexpr, C: tl.constexpr, K: tl.constexpr,
+    CHUNK: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Raw density [S] alone."""
+    c = tl.arange(0, C)
+    sigma = tl.zeros((S,), tl.float32)
+    for begin in range(0, K, CHUNK):
+        k = begin + tl.arange(0, CHUNK)
+        w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, CHUNK]
+        b1 = tl.load(b1_ptr + k).to(tl.float32)
+        hidden = softplus(product(feature, w1, DTYPE, UPCAST, PRECISION) + b1[None, :])
+        sigma += tl.sum(hidden * tl.load(w2_ptr + k).to(tl.float32)[None, :], 1)
+    return sigma + tl.load(b2_ptr).to(tl.float32)
+
+
+@triton.jit
 def march(depths, sigma, count, S: tl.constexpr):
     """alpha, light that arrives, length, mean raw density of the interval behind each of `count` samples; else 0."""
     i = tl.arange(0, S)

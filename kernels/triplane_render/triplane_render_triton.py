@@ -6,18 +6,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from guide_fast.kernels import _triton
 from guide_fast.kernels.triplane_render import _triton_backward
-from guide_fast.kernels.triplane_render._triton_backward import FIXED, SUMS, TILE, C, K, O, backward, precision
+from guide_fast.kernels.triplane_render._triton_backward import FIXED, SUMS, C, K, O, backward, sizes
 from guide_fast.kernels.triplane_render._triton_ray import (
     WIDEN,
+    decode,
+    density,
     importance_depths,
     march,
-    product,
     sample_planes,
     shifted,
     sigmoid,
-    softplus,
 )
 from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 
@@ -63,6 +62,7 @@ def render_forward_kernel(
     C: tl.constexpr,
     K: tl.constexpr,
     O: tl.constexpr,  # noqa: E741
+    CHUNK: tl.constexpr,
     UPCAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -81,11 +81,7 @@ def render_forward_kernel(
         tl.load(directions_ptr + index * 3 + 2),
     )
     near, far = tl.load(near_ptr + index), tl.load(far_ptr + index)
-    c, k, o = tl.arange(0, C), tl.arange(0, K), tl.arange(0, O)
-    w1 = tl.load(w1_ptr + c[:, None] + k[None, :] * C)  # [C, K]
-    b1 = tl.load(b1_ptr + k).to(tl.float32)
-    w2_density = tl.load(w2_ptr + k).to(tl.float32)
-    b2_density = tl.load(b2_ptr).to(tl.float32)
+    o = tl.arange(0, O)
 
     # coarse samples
     i = tl.arange(0, P)
@@ -98,8 +94,7 @@ def render_forward_kernel(
         feature = sample_planes(
             planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, i < COARSE, P, C
         )
-        hidden = softplus(product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :])
-        sigma = tl.sum(hidden * w2_density[None, :], 1) + b2_density
+        sigma = density(feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, dtype, P, C, K, CHUNK, UPCAST, PRECISION)
 
         # fine samples where the weight is; the union in order
         alpha, through, length, mean = march(depths, sigma, COARSE, P)
@@ -118,11 +113,8 @@ def render_forward_kernel(
     # all samples
     x, y, z = (ox + dx * depths) * scale, (oy + dy * depths) * scale, (oz + dz * depths) * scale
     feature = sample_planes(planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, S, C)
-    hidden = softplus(product(feature, w1, dtype, UPCAST, PRECISION) + b1[None, :])
-    sigma = tl.sum(hidden * w2_density[None, :], 1) + b2_density
-    w2 = tl.load(w2_ptr + K + k[:, None] + o[None, :] * K)  # [K, O]
-    b2 = tl.load(b2_ptr + 1 + o).to(tl.float32)
-    colour = sigmoid(product(hidden, w2, dtype, UPCAST, PRECISION) + b2[None, :]) * (1 + 2 * WIDEN) - WIDEN
+    sigma, out = decode(feature, w1_ptr, b1_ptr, w2_ptr, b2_ptr, dtype, S, C, K, O, CHUNK, UPCAST, PRECISION)
+    colour = sigmoid(out) * (1 + 2 * WIDEN) - WIDEN
 
     # march
     alpha, through, length, mean = march(depths, sigma, COARSE + FINE, S)
@@ -186,18 +178,14 @@ def forward(
         JITTER=jitter is not None,
         U=u is not None,
         WHITE=white_back,
-        C=C,
-        K=K,
-        O=O,
-        UPCAST=_triton.interpreted(),
-        PRECISION=precision(planes),
+        **sizes(planes),
         num_warps=_warps(samples),
         num_stages=1,
     )
 
 
 # name -> (kernel, signature of pointers by dtype, constexprs, options): what bench/compile_report.py compiles
-_SIZES = {"C": C, "K": K, "O": O, "UPCAST": False, "PRECISION": "tf32x3"}
+_SIZES = {"C": C, "K": K, "O": O, "CHUNK": 16, "UPCAST": False, "PRECISION": "tf32x3"}
 _SCENE = (
     {"planes_ptr": "*{T}", "origins_ptr": "*fp32", "directions_ptr": "*fp32"}
     | dict.fromkeys(("w1_ptr", "b1_ptr", "w2_ptr", "b2_ptr", "gfeatures_ptr", "features_ptr"), "*{T}")
@@ -215,9 +203,9 @@ def _compiled(kernel: object, options: dict[str, int], constexprs: dict[str, obj
     return kernel, {name: types.get(name, _SCENE.get(name)) for name in names}, constexprs, options
 
 
-_TILES = {"COUNT": 96, "TILE": TILE} | _SIZES
+_TILES = {"COUNT": 96, "TILE": 32} | _SIZES
 _ONE_STAGE = {"num_warps": 4, "num_stages": 1}
-_BACKWARD = _triton_backward.decoder_backward_kernel
+_PLANES = _triton_backward.planes_backward_kernel
 COMPILE = {
     "forward": _compiled(
         render_forward_kernel,
@@ -228,11 +216,11 @@ COMPILE = {
     "march_backward": _compiled(
         _triton_backward.march_backward_kernel, {"num_warps": 1}, {"COUNT": 96, "S": 128, "WHITE": False, "O": O}
     ),
-    "backward": _compiled(_BACKWARD, _ONE_STAGE, {"PLANES": SUMS, "DECODER": True, "SCALED": True} | _TILES),
-    "backward_frozen_decoder": _compiled(
-        _BACKWARD, _ONE_STAGE, {"PLANES": SUMS, "DECODER": False, "SCALED": True} | _TILES
+    "planes_backward": _compiled(_PLANES, _ONE_STAGE, {"PLANES": SUMS, "SCALED": True} | _TILES),
+    "planes_backward_fixed_point": _compiled(
+        _PLANES, _ONE_STAGE, {"PLANES": FIXED, "SCALED": True} | _TILES, gplanes_ptr="*i64"
     ),
-    "backward_fixed_point": _compiled(
-        _BACKWARD, _ONE_STAGE, {"PLANES": FIXED, "DECODER": False, "SCALED": True} | _TILES, gplanes_ptr="*i64"
+    "weights_backward": _compiled(
+        _triton_backward.weights_backward_kernel, _ONE_STAGE, {"SCALED": True, "PART": 32} | _TILES
     ),
 }
