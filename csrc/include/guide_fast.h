@@ -3,6 +3,7 @@
 #define GUIDE_FAST_H
 
 #include "guide_fast/bias_act.h"
+#include "guide_fast/modulated_conv2d.h"
 #include "guide_fast/status.h"
 
 #endif

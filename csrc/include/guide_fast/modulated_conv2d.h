@@ -1,0 +1,81 @@
+/* A modulated convolution with the rest of its layer; kernels/modulated_conv2d/README.md has the formulas. */
+#ifndef GUIDE_FAST_MODULATED_CONV2D_H
+#define GUIDE_FAST_MODULATED_CONV2D_H
+
+#include "guide_fast/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Once per weight: it is laid out for the kernels, its power summed. */
+typedef struct {
+  gf_dtype dtype;
+  int64_t out_channels, in_channels;
+  int32_t kernel;     /* 1 or 3 */
+  const void* weight; /* [out_channels, in_channels, kernel, kernel] */
+  void* packed;       /* [kernel * kernel, in_channels, out_channels], written */
+  float* power;       /* [out_channels, in_channels], written: sums of W^2; NULL without demodulation */
+} gf_modulated_conv2d_weight;
+
+/* Elements lie as NHWC. The output is [n, up * height, up * width, out_channels]. */
+typedef struct {
+  gf_dtype dtype;
+  int64_t n, in_channels, out_channels, height, width; /* of x */
+  int32_t kernel, up;                                  /* 1 or 3; 1 or 2 */
+  int32_t premodulated;                                /* x already carries the style, which then only demodulates */
+  const void* x;                                       /* [n, height, width, in_channels] */
+  const void* packed;                                  /* of gf_modulated_conv2d_weight */
+  const float* power;                                  /* NULL: no demodulation */
+  const void* style;                                   /* [n, in_channels] */
+  const void* noise;                                   /* [n or 1, up * height, up * width], may be NULL */
+  int64_t noise_stride;                                /* from one image's noise to the next one's, 0 for shared noise */
+  const void* bias;                                    /* [out_channels], may be NULL */
+  const void* next_style;                              /* [n, out_channels], may be NULL */
+  float* demod;                                        /* [n, out_channels], written; needed with power */
+  void* z; /* scratch of up = 2: [n, 2 * height + kernel - 2, 2 * width + kernel - 2, out_channels] */
+  void* y;
+  gf_activation activation;
+  float slope, gain;
+  float clamp; /* negative: none */
+} gf_modulated_conv2d;
+
+/* Gradients; an output that is NULL is not computed. Only with next_style NULL in the forward pass. */
+typedef struct {
+  gf_dtype dtype;
+  int64_t n, in_channels, out_channels, height, width;
+  int32_t kernel, up, premodulated;
+  const void* gy;     /* as y */
+  const void* y;      /* of the forward pass, as demod */
+  const void* x;
+  const void* packed;
+  const float* power; /* NULL: no demodulation */
+  const void* style;
+  const void* noise;
+  int64_t noise_stride;
+  const void* bias;
+  const float* demod;
+  void* g;        /* scratch as y */
+  void* gz;       /* scratch of up = 2, as z */
+  float* gdemod;  /* [n, out_channels] scratch; needed with power for gpacked, gstyle */
+  void* gx;       /* as x */
+  float* gpacked; /* as packed */
+  float* gstyle;  /* [n, in_channels] */
+  float* gbias;   /* [out_channels] */
+  float* gnoise;  /* [n, up * height, up * width]: per image, also where the noise was shared */
+  gf_activation activation;
+  float slope, gain, clamp;
+} gf_modulated_conv2d_backward;
+
+GF_API gf_status gf_modulated_conv2d_weight_cpu(const gf_modulated_conv2d_weight* arguments);
+GF_API gf_status gf_modulated_conv2d_cpu(const gf_modulated_conv2d* arguments); /* float32 only */
+/* `stream` is a cudaStream_t; pointers are device pointers. GF_UNSUPPORTED without CUDA kernels. */
+GF_API gf_status gf_modulated_conv2d_weight_cuda(const gf_modulated_conv2d_weight* arguments, void* stream);
+GF_API gf_status gf_modulated_conv2d_cuda(const gf_modulated_conv2d* arguments, void* stream);
+/* Sums over pixels end in atomic additions: equal up to the order of fp32 sums from run to run. */
+GF_API gf_status gf_modulated_conv2d_backward_cuda(const gf_modulated_conv2d_backward* arguments, void* stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,1 @@
+"""Modulated convolution of StyleGAN2 with everything that follows it in a layer."""

@@ -1,0 +1,77 @@
+"""The Triton kernels of modulated_conv2d in the forms that full-size layers launch, for bench/compile_report."""
+
+from __future__ import annotations
+
+from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
+
+TILE = {"BM": 128, "BN": 128, "BK": 64, "PRECISION": "tf32", "UPCAST": False}
+EIGHT_WARPS = {"num_warps": 8, "num_stages": 3}
+SETTINGS = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
+EPILOGUE = dict.fromkeys(("DEMOD", "NOISE", "BIAS", "NEXT", "LRELU", "CLAMP"), True)
+NO_EPILOGUE = dict.fromkeys(EPILOGUE, False)
+
+
+def _pointers(*names: str) -> dict[str, str]:
+    fp32 = ("demod_ptr", "partial_ptr", "bias_partial_ptr", "demod_partial_ptr", "noise_partial_ptr")
+    return {name: "*fp32" if name in fp32 else "*{T}" for name in names}
+
+
+def _integers(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "i32")
+
+
+_CONVOLUTION = (
+    _pointers("x_ptr", "weight_ptr", "style_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "next_ptr", "y_ptr")
+    | _integers("ha", "wa", "hy", "wy", "rows_y", "rows_x", "depth", "width", "tap_stride", "column_stride")
+    | _integers("noise_stride", "first", "first_tap_y", "first_tap_x")
+    | SETTINGS
+)
+_EPILOGUE = _pointers("z_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "next_ptr", "y_ptr")
+_FIR = _EPILOGUE | _integers("hz", "wz", "hy", "wy", "channels", "noise_stride") | SETTINGS
+
+# name -> (kernel, signature of pointers by dtype, constants, launch options)
+COMPILE = {
+    "convolution": (
+        _gemm_triton.convolution_kernel,
+        _CONVOLUTION,
+        {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 3, "TAPS_X": 3, "UP": 1, "MODULATE": True} | EPILOGUE | TILE,
+        EIGHT_WARPS,
+    ),
+    "transposed convolution": (
+        _gemm_triton.convolution_kernel,
+        _CONVOLUTION,
+        {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 2, "TAPS_X": 2, "UP": 2, "MODULATE": True} | NO_EPILOGUE | TILE,
+        EIGHT_WARPS,
+    ),
+    "input gradient": (
+        _gemm_triton.input_gradient_kernel,
+        _pointers("g_ptr", "weight_ptr", "style_ptr", "x_ptr", "gx_ptr", "partial_ptr")
+        | _integers("hg", "wg", "h", "w", "depth", "width", "tap_stride", "depth_stride", "first"),
+        {"column_stride": 1, "KERNEL": 3, "UP": 1, "MODULATED": True, "X_GRAD": True, "STYLE_GRAD": True} | TILE,
+        EIGHT_WARPS,
+    ),
+    "weight gradient": (
+        _gemm_triton.weight_gradient_kernel,
+        _pointers("g_ptr", "x_ptr", "style_ptr", "partial_ptr")
+        | _integers("n", "hg", "wg", "h", "w", "out_channels", "in_channels", "first", "per_split"),
+        {"KERNEL": 3, "UP": 1, "MODULATE": True} | TILE,
+        EIGHT_WARPS,
+    ),
+    "epilogue": (
+        _epilogue_triton.epilogue_kernel,
+        _EPILOGUE | _integers("pixels", "channels", "noise_stride") | SETTINGS,
+        EPILOGUE | {"BP": 64, "BC": 64},
+    ),
+    "fir": (_epilogue_triton.fir_kernel, _FIR, EPILOGUE | {"PADDING": 1, "BP": 16, "BC": 64}),
+    "fir adjoint": (_epilogue_triton.fir_kernel, _FIR, NO_EPILOGUE | {"PADDING": 2, "BP": 16, "BC": 64}),
+    "epilogue backward": (
+        _epilogue_triton.epilogue_backward_kernel,
+        _pointers("gy_ptr", "y_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "g_ptr", "bias_partial_ptr")
+        | _pointers("demod_partial_ptr", "noise_partial_ptr")
+        | _integers("n", "pixels", "channels", "noise_stride")
+        | SETTINGS,
+        dict.fromkeys(("DEMOD", "NOISE", "BIAS", "LRELU", "CLAMP", "STORE"), True)
+        | dict.fromkeys(("BIAS_GRAD", "DEMOD_GRAD", "NOISE_GRAD"), True)
+        | {"BP": 64, "BC": 64},
+    ),
+}

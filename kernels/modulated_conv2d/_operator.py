@@ -1,0 +1,259 @@
+"""The operator modulated_conv2d: schema, fake, autograd above all implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guide_fast.kernels import _choice, _dispatch, _extension, _triton
+from guide_fast.kernels._dispatch import Backend
+from guide_fast.kernels.modulated_conv2d.modulated_conv2d_reference import demodulation, power
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is no tensor, as the door names it; `clamp` negative for none."""
+
+    up: int
+    demodulate: bool
+    premodulated: bool
+    activation: str
+    slope: float
+    gain: float
+    clamp: float
+
+    @property
+    def lrelu(self) -> bool:
+        """Whether the activation bends."""
+        return self.activation == "lrelu"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tensors of a layer, x in NHWC."""
+
+    x: Tensor  # [N, I, H, W]
+    weight: Tensor  # [O, I, k, k]
+    style: Tensor  # [N, I]
+    noise: Tensor | None  # [N or 1, 1, H', W']
+    bias: Tensor | None  # [O]
+
+    def output_shape(self, up: int) -> tuple[int, int, int, int]:
+        """[N, O, H', W']."""
+        n, _, h, w = self.x.shape
+        return n, self.weight.shape[0], up * h, up * w
+
+    def transposed_shape(self) -> tuple[int, int, int, int]:
+        """What the transposed convolution of up = 2 gives: [N, O, 2H + k - 2, 2W + k - 2]."""
+        n, _, h, w = self.x.shape
+        k = self.weight.shape[2]
+        return n, self.weight.shape[0], 2 * h + k - 2, 2 * w + k - 2
+
+
+@dataclass
+class Pieces:
+    """What the backward kernels leave; None where nobody asked. fp32 but for gx."""
+
+    gx: Tensor | None = None  # [N, I, H, W]
+    gweight: Tensor | None = None  # [O, I, k, k], any strides
+    gstyle: Tensor | None = None  # [N, I]
+    gbias: Tensor | None = None  # [O]
+    gnoise: Tensor | None = None  # [N, H' * W']
+    gdemod: Tensor | None = None  # [N, O]; where it is, gweight and gstyle still lack what goes through it
+
+
+@torch.library.custom_op("guide_fast::modulated_conv2d", mutates_args=())
+def _modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    next_style: Tensor | None,
+    up: int,
+    demodulate: bool,
+    premodulated: bool,
+    activation: str,
+    slope: float,
+    gain: float,
+    clamp: float,
+    impl: str,
+) -> tuple[Tensor, Tensor]:
+    settings = Settings(up, demodulate, premodulated, activation, slope, gain, clamp)
+    return BACKENDS[impl].forward(Inputs(x, weight, style, noise, bias), next_style, settings)
+
+
+@torch.library.custom_op("guide_fast::modulated_conv2d_backward", mutates_args=())
+def _modulated_conv2d_backward(
+    gy: Tensor,
+    y: Tensor,
+    demod: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    up: int,
+    demodulate: bool,
+    premodulated: bool,
+    activation: str,
+    slope: float,
+    gain: float,
+    clamp: float,
+    needs: Sequence[bool],
+    impl: str,
+) -> list[Tensor]:
+    settings = Settings(up, demodulate, premodulated, activation, slope, gain, clamp)
+    inputs = Inputs(x, weight, style, noise, bias)
+    pieces = BACKENDS[impl].backward(gy, y, demod, inputs, settings, needs)
+    return _finish(pieces, inputs, demod, settings, needs)
+
+
+def _finish(pieces: Pieces, inputs: Inputs, demod: Tensor, settings: Settings, needs: Sequence[bool]) -> list[Tensor]:
+    """The gradients of x, weight, style, noise, bias; [0] where nobody asked."""
+    grads: list[Tensor | None] = [pieces.gx, pieces.gweight, pieces.gstyle, None, pieces.gbias]
+    weight, style, noise = inputs.weight, inputs.style, inputs.noise
+    if settings.demodulate and pieces.gdemod is not None:
+        h = -pieces.gdemod * demod**3
+        if needs[1]:
+            through = h.T @ style.float().square()  # [O, I]
+            grads[1] = grads[1] + weight.float() * through[:, :, None, None]
+        if needs[2]:
+            through = style.float() * (h @ power(weight))
+            grads[2] = through if grads[2] is None else grads[2] + through
+    elif needs[2] and grads[2] is None:
+        grads[2] = torch.zeros_like(style)  # premodulated, not demodulated: the style does nothing
+    if needs[3]:
+        per_image = pieces.gnoise.reshape(-1, *noise.shape[1:])
+        grads[3] = per_image if noise.shape[0] > 1 else per_image.sum(0, keepdim=True)
+    likes = (inputs.x, weight, style, noise, inputs.bias)
+    return [
+        _laid_out(grad, like) if need else inputs.x.new_empty(0)
+        for need, grad, like in zip(needs, grads, likes, strict=True)
+    ]
+
+
+def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
+    return torch.empty_like(like).copy_(grad) if grad.dtype != like.dtype or grad.stride() != like.stride() else grad
+
+
+@_modulated_conv2d.register_fake
+def _(
+    x: Tensor, weight: Tensor, style: Any, noise: Any, bias: Any, next_style: Any, up: int, demodulate: bool, *_: Any
+):
+    n, _, h, w = x.shape
+    shape = (n, weight.shape[0], up * h, up * w)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return y, x.new_empty(shape[:2] if demodulate else (0,), dtype=torch.float32)
+
+
+@_modulated_conv2d_backward.register_fake
+def _(gy: Tensor, y: Tensor, demod: Tensor, *rest: Any) -> list[Tensor]:
+    inputs, needs = rest[:5], rest[12]
+    return [torch.empty_like(t) if need else inputs[0].new_empty(0) for need, t in zip(needs, inputs, strict=True)]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    if inputs[5] is not None:
+        raise RuntimeError("next_style is fused for inference only; multiply it after the operator")
+    y, demod = output
+    ctx.mark_non_differentiable(demod)
+    ctx.save_for_backward(y, demod, *inputs[:5])
+    ctx.settings = inputs[6:]
+
+
+def _autograd(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Any, ...]:
+    y, demod, *inputs = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:5])
+    gy = gy.contiguous(memory_format=torch.channels_last)
+    *settings, impl = ctx.settings
+    grads = torch.ops.guide_fast.modulated_conv2d_backward(gy, y, demod, *inputs, *settings, needs, impl)
+    return (*[grad if need else None for need, grad in zip(needs, grads, strict=True)], *[None] * 9)
+
+
+_modulated_conv2d.register_autograd(_autograd, setup_context=_setup)
+
+
+def demodulate(inputs: Inputs, settings: Settings) -> Tensor:
+    """[N, O] in fp32, or [0] without demodulation."""
+    if not settings.demodulate:
+        return _dispatch.empty((0,), inputs.x, dtype=torch.float32)
+    return demodulation(power(inputs.weight), inputs.style)
+
+
+def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], recorded: bool) -> str:
+    """The implementation that took the least time on this GPU for this shape, forward or forward with backward.
+
+    Not measured, but taken from what is known or the first candidate: inside torch.compile or a CUDA graph's capture.
+    """
+    x, weight = inputs[0], inputs[1]
+    names = ["triton", "dense"] if _triton.refuses(x) is None else []
+    names += ["cuda"] if _extension.missing_cuda() is None else []
+    if torch.compiler.is_compiling():
+        return names[0]
+    n, channels, h, w = x.shape
+    needs = [recorded and t is not None and t.requires_grad for t in inputs]
+    wanted = "".join(letter for letter, need in zip("xwsnb", needs, strict=True) if need)
+    up, demodulated = settings[:2]
+    key = f"{n}x{channels}x{h}x{w} to {weight.shape[0]} k{weight.shape[2]} up{up} {_dispatch.name_of(x.dtype)}"
+    key += (
+        f"{' tf32' if _triton.allows_tf32(x) else ''}{' demodulated' if demodulated else ''} grads:{wanted or 'none'}"
+    )
+
+    def run(name: str) -> None:
+        copies = [None if t is None else t.detach().requires_grad_(need) for t, need in zip(inputs, needs, strict=True)]
+        with torch.set_grad_enabled(recorded):
+            y = torch.ops.guide_fast.modulated_conv2d(*copies, None, *settings, name)[0]
+        if recorded:
+            torch.autograd.grad(y, [t for t, need in zip(copies, needs, strict=True) if need], y.detach())
+
+    candidates = {name: lambda name=name: run(name) for name in names}
+    return _choice.choose("modulated_conv2d", key, candidates, x.device)
+
+
+def _triton_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import modulated_conv2d_triton
+
+    return modulated_conv2d_triton.forward(*arguments)
+
+
+def _triton_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import modulated_conv2d_triton
+
+    return modulated_conv2d_triton.backward(*arguments)
+
+
+def _dense_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import _dense
+
+    return _dense.forward(*arguments)
+
+
+def _dense_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import _dense
+
+    return _dense.backward(*arguments)
+
+
+def _native_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import _native
+
+    return _native.forward(*arguments)
+
+
+def _native_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import _native
+
+    return _native.backward(*arguments)
+
+
+BACKENDS = {
+    "triton": Backend(_triton_forward, _triton_backward),
+    "cuda": Backend(_native_forward, _native_backward),
+    "cpu": Backend(_native_forward, _dense_backward),  # natively forward; backward on PyTorch's convolutions
+    "dense": Backend(_dense_forward, _dense_backward),  # only "auto" names it
+}
