@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ Function = Callable[..., Any]  # of the inputs, to one tensor
 
 FORWARD = "forward"
 BOTH = "forward + backward"
+EAGER = "eager PyTorch"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class Problem:
     trained: tuple[int, ...] | None = None  # which inputs want gradients in BOTH; None: all
     check: Callable[[], str | None] | None = None  # replaces the gate: a complaint, or None
 
+    @classmethod
+    def against_eager(
+        cls, inputs: Sequence[Tensor], ours: Function, *, trained: tuple[int, ...] | None = None, name: str = EAGER
+    ) -> Problem:
+        """The operation's reference, which is plain PyTorch, eager, compiled."""
+        reference = partial(ours, impl="reference")
+        return cls(tuple(inputs), ours, reference, {name: reference}, {name: reference}, trained)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -53,7 +63,12 @@ class Case:
     @property
     def unit(self) -> str:
         """What multiplies, as the roofline calls it."""
-        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+        return "tf32" if self.tf32 else name_of(self.dtype)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float16` for torch.float16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:
