@@ -40,7 +40,7 @@ def _case(batch: int, rays: int, size: int, samples: int, dtype: torch.dtype) ->
     points = batch * rays * rays * 2 * samples
     planes, out = batch * 3 * CHANNELS * size * size, batch * rays * rays * COLOURS
     moved = float((planes + out) * dtype.itemsize + batch * rays * rays * 24)
-    # backward without stored samples: once more forward, then two products for each; planes read, their gradient written
+    # backward without stored samples: once more forward, two products for each; planes read, their gradient written
     works = (
         Work(FORWARD, float(points * POINT_FLOPS), moved),
         Work(BOTH, 3.0 * points * POINT_FLOPS, 2 * moved + planes * dtype.itemsize),
