@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from guide_fast.kernels import _extension
+
 RESULTS = Path(__file__).parent / "results"
 
 
-def provenance() -> dict[str, Any]:
-    """Commit, versions, processor, threads."""
-    return {
-        "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+def provenance(*, cuda: bool = False) -> dict[str, Any]:
+    """Commit, versions, processor, threads; with `cuda` what is to be known of the current device."""
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return ({"cuda": _cuda()} if cuda else {}) | {
+        "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown: no git here",
+        "uncommitted_changes": None if status is None else bool(status),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": _processor(),
@@ -47,8 +52,51 @@ def write(name: str, device: str, result: dict[str, Any]) -> Path:
     return path
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+def slug() -> str:
+    """The current CUDA device's name as a folder: `nvidia-h100-80gb-hbm3`."""
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
+
+
+def _cuda() -> dict[str, Any]:
+    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    found = {
+        "device": device.name,
+        "capability": f"{device.major}.{device.minor}",
+        "multiprocessors": device.multi_processor_count,
+        "memory_bytes": device.total_memory,
+        "l2_bytes": device.L2_cache_size,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "compiled_kernels": _extension.missing_cuda() or "loaded",
+        "triton": _triton_version(),
+    }
+    return found | _reading("driver_version", "clocks.sm", "clocks.mem", "power.limit", "temperature.gpu")
+
+
+def _triton_version() -> str | None:
+    try:
+        return metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _reading(*fields: str) -> dict[str, str]:
+    """What nvidia-smi says of the device as it was found; nothing where it is not there."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader", "--id=0"]
+    try:
+        line = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return {}
+    return dict(zip(fields, map(str.strip, line.split(",")), strict=False))
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says; None where there is no git, or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _processor() -> str:

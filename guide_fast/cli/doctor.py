@@ -17,6 +17,9 @@ def doctor(
     layers: Annotated[
         bool, typer.Option("--layers", help="List the generator's layer names instead, coarse to fine.")
     ] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Say instead what the operations run on here, what was measured.")
+    ] = False,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -25,6 +28,11 @@ def doctor(
     with Output(context, json=json, quiet=quiet) as output:
         if layers:
             _list_layers(output, generator)
+            return
+        if kernels:
+            from guide_fast.cli.kernel_checks import report
+
+            output.result(*report())
             return
         from guide_fast.cli.checks import run_checks
 
@@ -56,4 +64,8 @@ def _list_layers(output: Output, name: str) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command(epilog=examples("guide-fast doctor", "guide-fast doctor --layers", "guide-fast doctor --json"))(doctor)
+    app.command(
+        epilog=examples(
+            "guide-fast doctor", "guide-fast doctor --layers", "guide-fast doctor --kernels", "guide-fast doctor --json"
+        )
+    )(doctor)

@@ -1,0 +1,1 @@
+"""What the kernels are compared with, written for this comparison."""
