@@ -195,6 +195,21 @@ def test_operator_keeps_torch_library_rules(up: int) -> None:
     torch.library.opcheck(torch.ops.guide_fast.modulated_conv2d_backward, (*plain, *settings[:-1], needs, settings[-1]))
 
 
+@pytest.mark.parametrize("impl", ["auto", "cpu"])
+def test_compiles_without_a_graph_break(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract.require_extension()
+    monkeypatch.setattr(_dispatch, "_refuses", lambda *_: None)
+    x, weight, style, noise, bias = inputs(SHAPES["up"], torch.float32)
+
+    def call(x: Tensor) -> Tensor:
+        return modulated_conv2d(x, weight, style, noise=noise, bias=bias, up=2, clamp=1.0, impl=impl)
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    (want, (gradient,)), (got, (through,)) = (contract.gradients(f, [x]) for f in (call, compiled))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(through, gradient)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
