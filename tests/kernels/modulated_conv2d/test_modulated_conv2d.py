@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import contract
 import pytest
 import torch
@@ -193,6 +196,28 @@ def test_operator_keeps_torch_library_rules(up: int) -> None:
     plain = [t.detach() for t in (torch.ones_like(y), y, demod, *leaves)]
     needs = [True, False, True, False, True]
     torch.library.opcheck(torch.ops.guide_fast.modulated_conv2d_backward, (*plain, *settings[:-1], needs, settings[-1]))
+
+
+def test_pointwise_weight_hands_over_to_the_separable_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def separable_conv2d(*tensors: Tensor, **settings: object) -> tuple:
+        return tensors, settings
+
+    module = SimpleNamespace(separable_conv2d=SimpleNamespace(separable_conv2d=separable_conv2d))
+    monkeypatch.setitem(sys.modules, "guide_fast.kernels.separable_conv2d", module)
+    sizes = ((1, 3, 4, 4), (3, 1, 3, 3), (6, 3, 1, 1), (1, 3))
+    x, depthwise, pointwise, style = (torch.zeros(size) for size in sizes)
+    arguments = {"demodulate": False, "clamp": 2.0, "impl": "cpu"}
+    tensors, settings = modulated_conv2d(x, depthwise, style, pointwise=pointwise, **arguments)
+    assert tuple(t.shape for t in tensors) == sizes
+    assert settings == {
+        "noise": None,
+        "bias": None,
+        "activation": "lrelu",
+        "gain": None,
+        "clamp": 2.0,
+        "next_style": None,
+        "impl": "cpu",
+    }
 
 
 @pytest.mark.parametrize("impl", ["auto", "cpu"])
