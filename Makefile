@@ -15,13 +15,20 @@ PARITY_ALONE := efficientnet-lite-pytorch==0.1.0 facenet-pytorch==2.6.0
 NPM_TOOLS  := @tensorflow/tfjs-core@4.22.0 @tensorflow/tfjs-converter@4.22.0 @tensorflow/tfjs-backend-cpu@4.22.0
 NPM_FOLDER := .cache/npm
 
+INSTALL_NATIVE = $(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e . && touch $(VENV)/.native
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint gpu wheel wheel-check clean
+.PHONY: help setup native demo test lint gpu wheel wheel-check example sanitize clean
+
+NATIVE_SOURCES := setup.py $(shell find csrc kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name 'CMakeLists.txt' -o -name '*.in')
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(VENV)/.setup  ## create .venv with the library, its tests and its tools
+setup: $(VENV)/.setup $(VENV)/.native  ## create .venv with the library, its tests and its tools
+
+native: $(VENV)/.setup  ## build the native libraries anew, as far as something changed (nvcc, too)
+	$(INSTALL_NATIVE)
 
 demo: setup  ## forget the person of the demonstration photo
 	$(BIN)/guide-fast $(DEMO)
@@ -45,17 +52,32 @@ wheel: setup  ## build dist/*.whl
 	rm -rf build/lib build/bdist* dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-wheel-check: wheel  ## install the wheel into an empty environment and start it there
+wheel-check: wheel  ## install the wheel into an empty environment, without a compiler; run it there
 	rm -rf out/wheel-check
 	$(PYTHON) -m venv out/wheel-check
 	out/wheel-check/bin/python -m pip install -q "$(TORCH)"
-	out/wheel-check/bin/python -m pip install -q dist/*.whl
-	cd out/wheel-check && bin/python -c 'import guide_fast; print(guide_fast.__file__)'
+	PATH=$(CURDIR)/out/wheel-check/bin out/wheel-check/bin/python -m pip install -q $(CURDIR)/dist/*.whl
 	cd out/wheel-check && bin/guide-fast --help
 	cd out/wheel-check && bin/guide-fast doctor
+	GUIDE_FAST_WHEEL=$$(echo dist/*.whl) GUIDE_FAST_WHEEL_PYTHON=out/wheel-check/bin/python $(BIN)/python -m pytest -q tests/test_wheel.py
+
+example: setup  ## build the C++ example against the CMake package, run it
+	$(BIN)/cmake -S examples/embed_cpp -B build/embed_cpp -DCMAKE_BUILD_TYPE=Release \
+		-Dguide_fast_DIR="$$($(BIN)/python -c 'from guide_fast import embedding; print(embedding.cmake_folder())')"
+	$(BIN)/cmake --build build/embed_cpp
+	build/embed_cpp/embed_cpp
+
+SANITIZERS := -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_CXX_FLAGS=-O1 -fsanitize=address,undefined -fno-sanitize-recover=all"
+sanitize: setup  ## install the C interface alone, without CUDA, under sanitizers; run the C++ example on it
+	$(BIN)/cmake -S csrc -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGF_CUDA=OFF $(SANITIZERS)
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/cmake --install build/sanitize --prefix build/sanitize/installed
+	$(BIN)/cmake -S examples/embed_cpp -B build/embed_sanitize $(SANITIZERS) -DCMAKE_PREFIX_PATH=$(CURDIR)/build/sanitize/installed
+	$(BIN)/cmake --build build/embed_sanitize
+	for level in base v3 v4; do GUIDE_FAST_ISA=$$level build/embed_sanitize/embed_cpp || exit 1; done
 
 clean:  ## remove what was built, .venv included; fetched weights stay
-	rm -rf $(VENV) build dist out .cache *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist out .cache *.egg-info guide_fast/*.so guide_fast/include guide_fast/cmake .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -74,6 +96,7 @@ BUILD_TOOLS := "setuptools>=77" "pybind11>=3" "cmake>=3.22" ninja
 
 $(VENV)/.setup: $(VENV)/.torch pyproject.toml
 	@command -v c++ >/dev/null || { echo "make setup: no C++ compiler on PATH; on Debian and Ubuntu: apt-get install g++"; exit 1; }
+	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(sysconfig.get_paths()["include"] + "/Python.h"))' || { echo "make setup: this Python has no Python.h; on Debian and Ubuntu: apt-get install python3-dev"; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check $(BUILD_TOOLS)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e ".[$(EXTRAS)]"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps $(PARITY_ALONE)
@@ -83,4 +106,8 @@ $(VENV)/.setup: $(VENV)/.torch pyproject.toml
 	else \
 		echo "make setup: npm is not on PATH: the held-out judge cannot be fetched without it (install Node.js)"; \
 	fi
-	@touch $@
+	@touch $@ $(VENV)/.native
+
+# the install above has built them already; after that, only where a source is newer
+$(VENV)/.native: $(NATIVE_SOURCES) | $(VENV)/.setup
+	@if [ -f $@ ] && [ -z "$$(find $^ -newer $@)" ]; then exit 0; fi; $(INSTALL_NATIVE)

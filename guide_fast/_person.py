@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from guide_fast.align import read_photo
 from guide_fast.artifacts import Latent, checked_latent
 from guide_fast.config import Config
 from guide_fast.errors import UsageError
+from guide_fast.invert import inverted_for
 from guide_fast.models.generator import Generator
+from guide_fast.resumption import check_request
 
 
 def check_source(
@@ -31,20 +34,31 @@ def check_source(
         given_latent(generator, seed, latent)
 
 
-def resumed_source(file: Path, photo: Path | str | None, seed: int | None, latent: Latent | Tensor | None) -> Latent:
-    """The latent of a stopped run; raises UsageError when the request names somebody else."""
+def resumed_source(
+    file: Path,
+    generator: Generator,
+    photo: Path | str | None,
+    seed: int | None,
+    latent: Latent | Tensor | None,
+    asked: Mapping[str, Any],
+    config: Config,
+) -> Latent:
+    """The latent of a stopped run; raises UsageError when the request names somebody else or finds them otherwise."""
     source = Latent.load(file)
     if photo is not None:
-        same = source.origin == f"photo:{hashlib.sha256(Path(photo).read_bytes()).hexdigest()}"
-    elif seed is not None:
-        same = source.origin == f"seed:{seed}"
+        sha256 = read_photo(photo, config.align).sha256
+        same = source.origin == f"photo:{sha256}"
     else:
-        w = latent.w if isinstance(latent, Latent) else latent
-        same = w is not None and torch.equal(w.float(), source.w)
+        w = given_latent(generator, seed, latent).w
+        same = source.origin == f"seed:{seed}" if seed is not None else True
+        # mapped on another number of threads, a seed's latent rounds otherwise
+        same = same and w.shape == source.w.shape and torch.allclose(w, source.w, rtol=0, atol=1e-3)
     if not same:
         raise UsageError(
             f"{file.parent} holds a stopped run of {source.origin}, of somebody else; choose another --out"
         )
+    if photo is not None:
+        check_request(file, source.notes.get("request"), inverted_for(sha256, generator, config.invert, asked))
     return source
 
 

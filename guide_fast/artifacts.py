@@ -157,14 +157,32 @@ def checked_latent(w: Tensor, name: str) -> Tensor:
 
 
 def weights_sha256(module: nn.Module | Generator) -> str:
-    """Hash of a generator's weights: names, dtypes, shapes and bytes of its parameters in sorted order."""
+    """Hash of all that a network computes with: its parameters with its buffers.
+
+    A generator's buffers (noise maps, `w_mean`) change what it renders. No delta moves them, so that applying and
+    rolling back lead from one hash to the other and back. Its low-resolution heads are left out: derived from the
+    weights, they are no part of a saved generator.
+    """
+    return tensors_sha256({name: v for name, v in module.state_dict().items() if not name.startswith("heads.")})
+
+
+def rendering_sha256(generator: nn.Module | Generator, resolution: int) -> str:
+    """Hash of all that decides an image of `resolution` px: the weights, the head of that size where there is one.
+
+    The weights alone do not: a head fitted before a delta was applied stays, one fitted afterwards would be another.
+    """
+    head = f"heads.{resolution}."
+    tensors = generator.state_dict().items()
+    return tensors_sha256({name: v for name, v in tensors if not name.startswith("heads.") or name.startswith(head)})
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of names, dtypes, shapes, bytes, in the order of the names."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        if name.startswith("heads."):  # low-resolution heads are derived from the weights
-            continue
-        value = parameter.detach().contiguous().cpu()
+    for name in sorted(tensors):
+        value = tensors[name].detach().contiguous().cpu()
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(value.view(torch.uint8).numpy().data if value.ndim else value.numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -189,9 +207,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves no temporary file behind
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise GuideFastError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another folder with --out"
         ) from None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import time
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,37 @@ from PIL import Image
 from torch import Tensor
 
 from guide_fast import assets, run_folder
+from guide_fast._clock import StageClock
+from guide_fast._networks import JUDGE, LOSS_IDENTITY, judge_unless, judges, loss_networks
 from guide_fast._person import check_source, given_latent, resumed_source
+from guide_fast._plan import plan_forget
 from guide_fast.align import align, read_photo
 from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
-from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.errors import UsageError
 from guide_fast.evaluate import Evaluation, evaluate, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
-from guide_fast.invert import invert
+from guide_fast.invert import InversionState, invert
 from guide_fast.ltu import Networks, preservation_bank, unlearn
 from guide_fast.ltu.schedule import candidate_layers
 from guide_fast.models import loading
 from guide_fast.models.detection import load_detector
 from guide_fast.models.generator import Generator
-from guide_fast.models.identity import IdentityNetwork, load_identity
+from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.low_resolution import attach_head, low_resolutions
-from guide_fast.models.perceptual import load_perceptual
 from guide_fast.progress import Progress, silent
 from guide_fast.target import choose_target
 
 DEFAULT_GENERATOR = loading.GENERATORS[0]
-JUDGE, THIRD, LOSS_IDENTITY, PERCEPTUAL = "faceres", "mobileface", "dlib-resnet-v1", "efficientnet-lite0"
 BANK_SEED = 11
 MIN_IDENTITY = 1e-3  # length of a slot's w_u - w_mean; people lie around 10 from the mean
 REPRODUCIBLE = ("forgotten", "stranger_mean", "stranger_std", "retained", "retained_p05", "fd_pre", "fd_pre_n", "steps")
 
 __all__ = [
+    "JUDGE",
+    "LOSS_IDENTITY",
     "apply_delta",
     "evaluate_delta",
     "forget",
@@ -72,8 +73,9 @@ def load_generator(
 ) -> Generator:
     """A generator by name or from a file, with `deltas` applied in order.
 
-    `low_resolution` gives it the small output that unlearning and inversion use, fitted once to the base weights and
-    cached. Raises UsageError for an unknown name or a delta that does not fit.
+    `low_resolution` gives it the small output that unlearning and inversion use, fitted to the weights before `deltas`
+    and cached; a file written by `apply` has other weights, so that another small output is fitted to it. Raises
+    UsageError for an unknown name or a delta that does not fit.
     """
     generator = loading.load(str(name))
     if low_resolution:
@@ -101,93 +103,111 @@ def forget(
     """Forget the person of a photo, a seed or a latent; `generator` itself stays as it is.
 
     With `out` the folder receives delta, metrics, pictures, report, latent, settings, environment; a run stopped by
-    KeyboardInterrupt continues with `resume`. `metrics["shortfalls"]` says where the evidence falls short of the
-    request, and is empty where it holds. Raises UsageError on bad input, RefusedError where going on would forget
-    nobody, GuideFastError without the held-out judge.
+    KeyboardInterrupt, be it during the inversion, continues with `resume`, and its seconds count all sessions.
+    `metrics["shortfalls"]` says where the evidence falls short of the request, and is empty where it holds. Raises
+    UsageError on bad input or when `resume` finds another request, RefusedError where going on would forget nobody,
+    GuideFastError without the held-out judge.
     """
     config = check_config(config or Config())
     candidate_layers(generator, config.ltu.layers)
     check_source(generator, photo, seed, latent, config)
-    judge, third = _judges()
-    networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
-    resolution = _small(generator, config.ltu.resolution, progress)
     out = Path(out) if out is not None else None
-    seconds: dict[str, float] = {}
-    clock = time.perf_counter()
-    if resume and out is not None and (out / run_folder.LATENT).is_file():
-        source = resumed_source(out / run_folder.LATENT, photo, seed, latent)
-    elif photo is not None:
-        source = _invert(generator, photo, face, aligned, force, config, networks, judge, progress)
-    else:
-        source = given_latent(generator, seed, latent)
-    clock = _lap(seconds, "inversion", clock)
-    if float((source.w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
-        raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
-    if out is not None:
-        run_folder.open_run(out, config, resume=resume)
-        source.save(out / run_folder.LATENT)
-    bank = preservation_bank(
-        generator,
-        networks,
-        size=config.ltu.bank,
-        resolution=resolution,
-        seed=BANK_SEED,
-        cache_dir=_derived(),
-        progress=progress,
-    )
-    clock = _lap(seconds, "bank", clock)
-    target = choose_target(
-        generator,
-        source.w,
-        identity=networks.identity,
-        config=config.target,
-        resolution=resolution,
-        seed=config.ltu.seed,
-    )
-    result = unlearn(
-        generator,
-        source.w,
-        target.w,
-        networks=networks,
-        bank=bank,
-        config=replace(config.ltu, resolution=resolution),
-        state_path=out / run_folder.STATE if out is not None else None,
-        resume=resume and out is not None and (out / run_folder.STATE).is_file(),
-        progress=progress,
-    )
-    clock = _lap(seconds, "unlearning", clock)
-    measured = _measure(generator, result.generator, source, config, judge, third, networks, progress)
-    _lap(seconds, "evaluation", clock)
-    metrics = measured.evaluation.metrics | {"steps": result.steps, "stopped": result.stopped}
-    seeds = {"ltu": config.ltu.seed, "evaluate": config.evaluate.seed, "bank": BANK_SEED}
-    delta = make_delta(
-        generator,
-        result.generator,
-        config=config.to_dict(),
-        seeds=seeds,
-        metrics={name: metrics[name] for name in REPRODUCIBLE},
-    )
-    metrics |= {
-        "shortfalls": measured.shortfalls,
-        "seconds": seconds["unlearning"],
-        "seconds_by_stage": seconds,
-        "peak_memory_bytes": run_folder.peak_memory_bytes(),
-        "layers": list(result.layers),
-        "parameters_moved": delta.num_parameters,
-        "origin": source.origin,
-        "inversion_similarity": source.similarity,
-        "target": {"kind": target.kind, "d": target.d, "pushes": target.pushes, "similarity": target.similarity},
-    }
-    done = Forgotten(delta, metrics, source, target, Report(metrics, result.curve))
-    if out is not None:
-        delta.save(out / "delta.safetensors")
-        metrics["delta_bytes"] = (out / "delta.safetensors").stat().st_size
-        with torch.inference_mode():
-            picture = generator.synthesis(target.w[None]).image[0]
-        _write_results(out, done, measured.evaluation, picture)
-        (out / run_folder.STATE).unlink(missing_ok=True)
-    else:
-        metrics["delta_bytes"] = sum(t.numel() * t.element_size() for t in delta.tensors.values())
+    stopped = out if resume and out is not None and run_folder.stopped(out) else None
+    if stopped is not None:
+        run_folder.check_run(stopped, config)
+    judge, third = judges()
+    networks = loss_networks()
+    resolution = _small(generator, config.ltu.resolution, progress)
+    with StageClock(stopped) as clock:
+        clock.begin("inversion")
+
+        def open_run(folder: Path) -> None:
+            run_folder.open_run(folder, config, resume=stopped is not None)
+            clock.keep_in(folder)
+
+        def keep(state: InversionState) -> None:
+            if out is not None:
+                open_run(out)
+                state.save(out / run_folder.INVERSION)
+
+        if stopped is not None and (stopped / run_folder.LATENT).is_file():
+            asked = _asked(face, aligned, config)
+            source = resumed_source(stopped / run_folder.LATENT, generator, photo, seed, latent, asked, config)
+        elif photo is not None:
+            begun = stopped / run_folder.INVERSION if stopped is not None else None
+            source = _invert(generator, photo, face, aligned, force, config, networks, judge, progress, begun, keep)
+        else:
+            source = given_latent(generator, seed, latent)
+        if float((source.w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
+            raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
+        if out is not None:
+            open_run(out)
+            source.save(out / run_folder.LATENT)
+            (out / run_folder.INVERSION).unlink(missing_ok=True)
+        clock.begin("bank")
+        bank = preservation_bank(
+            generator,
+            networks,
+            size=config.ltu.bank,
+            resolution=resolution,
+            seed=BANK_SEED,
+            cache_dir=_derived(),
+            progress=progress,
+        )
+        clock.begin("unlearning")
+        target = choose_target(
+            generator,
+            source.w,
+            identity=networks.identity,
+            config=config.target,
+            resolution=resolution,
+            seed=config.ltu.seed,
+            progress=progress,
+        )
+        result = unlearn(
+            generator,
+            source.w,
+            target.w,
+            networks=networks,
+            bank=bank,
+            config=replace(config.ltu, resolution=resolution),
+            state_path=out / run_folder.STATE if out is not None else None,
+            resume=stopped is not None and (stopped / run_folder.STATE).is_file(),
+            progress=progress,
+        )
+        clock.begin("evaluation")
+        measured = _measure(generator, result.generator, source, config, judge, third, networks, progress)
+        seconds = clock.seconds()
+        metrics = measured.evaluation.metrics | {"steps": result.steps, "stopped": result.stopped}
+        seeds = {"ltu": config.ltu.seed, "evaluate": config.evaluate.seed, "bank": BANK_SEED}
+        delta = make_delta(
+            generator,
+            result.generator,
+            config=config.to_dict(),
+            seeds=seeds,
+            metrics={name: metrics[name] for name in REPRODUCIBLE},
+        )
+        metrics |= {
+            "shortfalls": measured.shortfalls,
+            "seconds": seconds["unlearning"],
+            "seconds_by_stage": seconds,
+            "peak_memory_bytes": run_folder.peak_memory_bytes(),
+            "layers": list(result.layers),
+            "parameters_moved": delta.num_parameters,
+            "origin": source.origin,
+            "inversion_similarity": source.similarity,
+            "target": {"kind": target.kind, "d": target.d, "pushes": target.pushes, "similarity": target.similarity},
+        }
+        done = Forgotten(delta, metrics, source, target, Report(metrics, result.curve))
+        if out is not None:
+            delta.save(out / "delta.safetensors")
+            metrics["delta_bytes"] = (out / "delta.safetensors").stat().st_size
+            with torch.inference_mode():
+                picture = generator.synthesis(target.w[None]).image[0]
+            _write_results(out, done, measured.evaluation, picture)
+            run_folder.close_run(out)
+        else:
+            metrics["delta_bytes"] = sum(t.numel() * t.element_size() for t in delta.tensors.values())
     return done
 
 
@@ -204,9 +224,8 @@ def invert_photo(
     """Align a photo, then find the latent that renders it; raises as `align` and `invert` do."""
     config = check_config(config or Config())
     read_photo(photo, config.align)
-    judge = _judge_unless(force=force)
-    networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
-    return _invert(generator, photo, face, aligned, force, config, networks, judge, progress)
+    judge = judge_unless(force=force)
+    return _invert(generator, photo, face, aligned, force, config, loss_networks(), judge, progress)
 
 
 def evaluate_delta(
@@ -221,9 +240,8 @@ def evaluate_delta(
     """Measure a delta on `generator` (with earlier deltas applied), which stays as it is."""
     config = check_config(config or Config())
     changed = apply_delta(copy.deepcopy(generator), delta)
-    judge, third = _judges()
-    networks = Networks(load_identity(LOSS_IDENTITY), load_perceptual())
-    measured = _measure(generator, changed, latent, config, judge, third, networks, progress)
+    judge, third = judges()
+    measured = _measure(generator, changed, latent, config, judge, third, loss_networks(), progress)
     report = Report(measured.evaluation.metrics | {"shortfalls": measured.shortfalls})
     if out is not None:
         run_folder.write_json(Path(out) / "metrics.json", report.metrics)
@@ -252,47 +270,6 @@ def render(
     return images
 
 
-def plan_forget(
-    generator: str,
-    *,
-    photo: Path | None = None,
-    seed: int | None = None,
-    latent: Latent | None = None,
-    face: int | None = None,
-    aligned: bool = False,
-    force: bool = False,
-    config: Config | None = None,
-    out: Path | None = None,
-    deltas: Sequence[Path] = (),
-    resume: bool = False,
-) -> dict[str, Any]:
-    """What `forget` would do, without touching disk or network. Raises UsageError as `forget` would."""
-    config = check_config(config or Config())
-    needed = [DEFAULT_GENERATOR, LOSS_IDENTITY, PERCEPTUAL, JUDGE, THIRD, *(["mtcnn"] if photo and not aligned else [])]
-    missing = [name for name in needed if not assets.available(name)]
-    if photo is not None and Path(photo) != assets.verify("demo-photo").path:  # that one may not be fetched yet
-        read_photo(photo, config.align)
-    for path in deltas:
-        Delta.load(Path(path))
-    plan: dict[str, Any] = {
-        "generator": generator,
-        "source": f"photo:{photo}" if photo else f"seed:{seed}" if latent is None else latent.origin,
-        "deltas_before": [str(path) for path in deltas],
-        "resume": resume,
-        "layers": config.ltu.layers,
-        "target": config.target.kind,
-        "steps_at_most": config.ltu.steps,
-        "assets": {"needed": needed, "missing": missing},
-        "would_write": [str(out / name) for name in run_folder.FILES] if out else [],
-    }
-    if generator != DEFAULT_GENERATOR or DEFAULT_GENERATOR not in missing:
-        loaded = loading.load(generator)
-        plan["layers"] = list(candidate_layers(loaded, config.ltu.layers))
-        if latent is not None:
-            given_latent(loaded, None, latent)
-    return plan
-
-
 def _invert(
     generator: Generator,
     photo: Path | str,
@@ -303,6 +280,8 @@ def _invert(
     networks: Networks,
     judge: IdentityNetwork | None,
     progress: Progress,
+    resume: Path | None = None,
+    keep: Callable[[InversionState], None] | None = None,
 ) -> Latent:
     detector = None if aligned else load_detector()
     aligned_face = align(photo, detector=detector, config=config.align, face=face, aligned=aligned)
@@ -317,26 +296,15 @@ def _invert(
         force=force,
         cache_dir=_derived(),
         progress=progress,
+        asked=_asked(face, aligned, config),
+        resume=resume if resume is not None and resume.is_file() else None,
+        keep=keep,
     )
 
 
-def _judges() -> tuple[IdentityNetwork, IdentityNetwork]:
-    """Judge with third opinion; raises GuideFastError where they cannot be had, before any work is done."""
-    try:
-        return load_identity(JUDGE), load_identity(THIRD)
-    except GuideFastError as error:
-        raise type(error)(f"the held-out judge is missing and nothing may stand in for it: {error}") from None
-
-
-def _judge_unless(*, force: bool) -> IdentityNetwork | None:
-    """The judge; None, with a warning, only where `force` goes on without a check of the inversion."""
-    try:
-        return load_identity(JUDGE)
-    except GuideFastError as error:
-        if not force or isinstance(error, IntegrityError):
-            raise
-        warnings.warn(f"the inversion is not checked, as --force asks: {error}", stacklevel=2)
-        return None
+def _asked(face: int | None, aligned: bool, config: Config) -> dict[str, Any]:
+    """How the face is taken from the photo."""
+    return {"face": face, "aligned": aligned} | {f"align.{key}": value for key, value in asdict(config.align).items()}
 
 
 def _measure(
@@ -392,9 +360,3 @@ def _small(generator: Generator, resolution: int, progress: Progress) -> int:
 def _derived() -> Path:
     """Where what is computed from pinned weights is kept."""
     return assets.home() / "derived"
-
-
-def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
-    now = time.perf_counter()
-    seconds[stage] = now - since
-    return now

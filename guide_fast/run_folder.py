@@ -12,21 +12,28 @@ from typing import Any
 
 import torch
 
+from guide_fast._run_files import CONFIG, FILES, INVERSION, LATENT, SECONDS, STATE, stopped
 from guide_fast.artifacts import write_bytes
 from guide_fast.config import Config
 from guide_fast.errors import GuideFastError, UsageError
 
-FILES = (
-    "delta.safetensors",
-    "metrics.json",
-    "grid.png",
-    "report.html",
-    "latent.safetensors",
-    "config.json",
-    "environment.json",
-)
-STATE = "state.safetensors"
-LATENT = "latent.safetensors"
+STATES = (INVERSION, STATE, SECONDS)
+
+__all__ = [
+    "CONFIG",
+    "FILES",
+    "INVERSION",
+    "LATENT",
+    "SECONDS",
+    "STATE",
+    "check_run",
+    "close_run",
+    "environment",
+    "open_run",
+    "peak_memory_bytes",
+    "stopped",
+    "write_json",
+]
 
 
 def environment() -> dict[str, Any]:
@@ -55,12 +62,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def open_run(folder: Path, config: Config, *, resume: bool) -> None:
-    """Write the settings; on `resume` check instead that they are the ones of the stopped run."""
-    file = folder / "config.json"
-    if not resume:  # what an earlier run left would pass for this one's
-        for name in (*FILES, STATE):
+    """Write settings with environment; on `resume` check first that the settings are the ones of the stopped run."""
+    if resume:
+        check_run(folder, config)
+    else:  # what an earlier run left would pass for this one's
+        for name in (*FILES, *STATES):
             (folder / name).unlink(missing_ok=True)
-    if resume and file.is_file():
+    write_json(folder / CONFIG, config.to_dict())
+    write_json(folder / "environment.json", environment())
+
+
+def close_run(folder: Path) -> None:
+    """Remove what only a stopped run has."""
+    for name in STATES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def check_run(folder: Path, config: Config) -> None:
+    """Raise UsageError when the run stopped in `folder` had other settings; changes nothing."""
+    file = folder / CONFIG
+    if file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -71,8 +92,6 @@ def open_run(folder: Path, config: Config, *, resume: bool) -> None:
         different = [f"{s}.{k}" for s, keys in now.items() for k, v in keys.items() if before.get(s, {}).get(k) != v]
         if different:
             raise UsageError(f"{folder} was started with another {different[0]}; resume with the same settings")
-    write_json(file, config.to_dict())
-    write_json(folder / "environment.json", environment())
 
 
 def _version(package: str) -> str:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -109,6 +110,7 @@ def _cuda_timer(device: torch.device) -> Timer:
     return timer
 
 
+@cache
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
@@ -140,4 +142,8 @@ def _store(path: Path, name: str, entry: dict) -> None:
         content = json.dumps({"version": VERSION, "choices": entries}, indent=1, sort_keys=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False, encoding="utf-8") as file:
             file.write(content + "\n")
-        os.replace(file.name, path)
+        try:
+            os.replace(file.name, path)
+        except OSError:
+            Path(file.name).unlink()
+            raise

@@ -21,7 +21,8 @@ def missing() -> str | None:
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        return f"{path.name} does not load under torch {torch.__version__}: {str(error).splitlines()[0]}"
+        said = str(error.__cause__ or error).splitlines()[0]  # torch's own sentence leaves the reason out
+        return f"{path.name} does not load under torch {torch.__version__}: {said}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Triton, where it is installed: whether it can run, and what all kernels share."""
+"""Triton, where it is installed: whether it can run, what all kernels share."""
 
 from __future__ import annotations
 

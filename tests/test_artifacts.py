@@ -248,6 +248,26 @@ def test_one_bit_changes_the_hash_of_weights() -> None:
     assert weights_sha256(generator) == before
 
 
+@pytest.mark.parametrize("buffer", ["w_mean", "conv1.noise", "blocks.1.conv2.noise"])
+def test_buffers_count_among_the_weights(buffer: str) -> None:
+    generator = tiny_generator()
+    before = weights_sha256(generator)
+    generator.get_buffer(buffer).flatten()[-1:].view(torch.int32).bitwise_xor_(1)
+    assert weights_sha256(generator) != before
+
+
+def test_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "file").write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "file", b"after")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"before"
+
+
 def test_memory_layout_does_not_change_the_hash_of_weights() -> None:
     generator = tiny_generator()
     before = weights_sha256(generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from PIL import Image
 from tiny import CONFIG, TinyIdentity, TinyPerceptual, person, tiny_generator
 
-from guide_fast import pipeline
+from guide_fast import _networks, pipeline
 from guide_fast.artifacts import Delta, Forgotten, Latent, weights_sha256
-from guide_fast.config import LtuConfig
+from guide_fast.config import Config, LtuConfig
 from guide_fast.errors import GuideFastError, RefusedError, UsageError
 from guide_fast.models import loading
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
@@ -36,8 +37,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Networks of a few weights; caches in a folder of the test's own; no way to the network."""
     monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GUIDE_FAST_OFFLINE", "1")
-    monkeypatch.setattr(pipeline, "load_identity", lambda name: TinyIdentity(name, seed=NETWORKS[name]))
-    monkeypatch.setattr(pipeline, "load_perceptual", TinyPerceptual)
+    monkeypatch.setattr(_networks, "load_identity", lambda name: TinyIdentity(name, seed=NETWORKS[name]))
+    monkeypatch.setattr(_networks, "load_perceptual", TinyPerceptual)
 
 
 def interrupt_at(stage: str, done: int) -> Callable[..., None]:
@@ -202,10 +203,23 @@ def test_missing_judge_stops_the_run_before_any_work(
     def absent(name: str) -> TinyIdentity:
         raise GuideFastError(f"{name} cannot be fetched")
 
-    monkeypatch.setattr(pipeline, "load_identity", absent)
-    with pytest.raises(GuideFastError, match="nothing may stand in for it: faceres cannot be fetched"):
+    monkeypatch.setattr(_networks, "load_identity", absent)
+    with pytest.raises(GuideFastError, match=r"held-out judge is missing and .* for it: faceres cannot be fetched"):
         forget(generator, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_missing_third_opinion_is_not_called_the_judge(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> TinyIdentity:
+        if name == "mobileface":
+            raise GuideFastError(f"{name} cannot be fetched")
+        return TinyIdentity(name)
+
+    monkeypatch.setattr(_networks, "load_identity", load)
+    with pytest.raises(GuideFastError, match=r"^the third opinion is missing and .*: mobileface cannot be fetched"):
+        forget(generator)
 
 
 def test_target_that_resembles_the_person_is_refused(generator: MobileStyleGAN) -> None:
@@ -237,6 +251,27 @@ def test_second_request_stacks_on_the_first(generator: MobileStyleGAN, tmp_path:
         pipeline.load_generator(tmp_path / "base.safetensors", deltas=[second.delta, first.delta], **load)
 
 
+def test_generator_written_with_a_delta_gets_a_small_output_of_its_own(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = replace(Config(), ltu=replace(Config().ltu, resolution=16))
+    monkeypatch.setattr(pipeline, "Config", lambda: config)  # the tiny generator has no 256 px
+    loading.save(generator, tmp_path / "base.safetensors")
+    delta = forget(generator).delta
+    stacked = pipeline.load_generator(tmp_path / "base.safetensors", deltas=[delta])
+    loading.save(stacked, tmp_path / "forgotten.safetensors")
+    from_file = pipeline.load_generator(tmp_path / "forgotten.safetensors")
+    assert weights_sha256(from_file) == weights_sha256(stacked) == delta.result_sha256
+    assert not torch.equal(from_file.heads["16"].weight, stacked.heads["16"].weight)
+    # the same weights with different small images: neither may take the other's cached bank
+    apart = forget(from_file, seed=778)
+    shutil.rmtree(tmp_path / "home")
+    assert forget(stacked, seed=778).delta.result_sha256 != apart.delta.result_sha256
+    after = forget(from_file, seed=778)
+    assert after.delta.sha256 == apart.delta.sha256
+    assert after.delta.parent_sha256 == delta.sha256
+
+
 def test_render_gives_one_image_a_seed(generator: MobileStyleGAN) -> None:
     one, other = pipeline.render(generator, seeds=[1, 2])
     assert one.size == other.size == (32, 32)
@@ -259,5 +294,8 @@ def test_plan_touches_no_disk_and_names_what_would_be_written(generator: MobileS
     assert plan["layers"] == list(generator.layers)
     assert plan["would_write"] == [str(tmp_path / "run" / name) for name in FILES]
     assert set(plan["assets"]["missing"]) == set(plan["assets"]["needed"])
+    assert plan["assets"]["needed"] == ["dlib-resnet-v1", "efficientnet-lite0", "faceres", "mobileface"]
+    default = pipeline.plan_forget(pipeline.DEFAULT_GENERATOR, seed=7, config=CONFIG)
+    assert default["assets"]["needed"][0] == pipeline.DEFAULT_GENERATOR
     with pytest.raises(UsageError, match="takes"):
         pipeline.plan_forget(str(tmp_path / "g.safetensors"), latent=Latent(torch.zeros(2, 2), "tiny", "x"))

@@ -7,8 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
+
+#include <pthread.h>
 
 #include "guide_fast/status.h"
 #include "isa.h"
@@ -19,21 +22,13 @@ namespace {
 thread_local char last_error[512] = "";
 std::atomic<gf::parallel_hook> hook{nullptr};
 std::atomic<int> wanted_threads{0};
+thread_local bool inside = false;  // of a range: what it splits further runs in place
 
-// Workers wait for ranges; the caller takes ranges too.
+// Workers wait for ranges, as long as the process lives; the caller takes ranges too.
 class Pool {
  public:
   explicit Pool(int threads) {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
-  }
-
-  ~Pool() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      closed_ = true;
-    }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
   }
 
   int threads() const { return int(workers_.size()) + 1; }
@@ -62,12 +57,12 @@ class Pool {
   }
 
   void work() {
+    inside = true;
     uint64_t seen = 0;
     for (;;) {
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return closed_ || generation_ != seen; });
-        if (closed_) return;
+        wake_.wait(lock, [&] { return generation_ != seen; });
         seen = generation_;
       }
       take();
@@ -85,19 +80,34 @@ class Pool {
   void* context_ = nullptr;
   uint64_t generation_ = 0;
   int busy_ = 0;
-  bool closed_ = false;
 };
 
-thread_local bool inside = false;
+std::mutex pool_mutex;
+Pool* pool = nullptr;  // never destroyed: at exit its threads may be inside a range
+
+// A forked child has none of the threads, perhaps a locked mutex: it starts over.
+void forget_pool() {
+  new (&pool_mutex) std::mutex;
+  pool = nullptr;
+  inside = false;
+}
+
+Pool& the_pool() {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
+  (void)registered;
+  if (pool == nullptr) {
+    const int asked = wanted_threads.load();
+    pool = new Pool(asked > 0 ? asked : std::max(1, int(std::thread::hardware_concurrency())));
+  }
+  return *pool;
+}
 
 void run_pool(int64_t begin, int64_t end, int64_t grain, gf::range_body body, void* context) {
-  static Pool pool([] {
-    const int asked = wanted_threads.load();
-    return asked > 0 ? asked : std::max(1, int(std::thread::hardware_concurrency()));
-  }());
-  const int64_t share = (end - begin + 4 * pool.threads() - 1) / (4 * pool.threads());
+  Pool& threads = the_pool();
+  const int64_t share = (end - begin + 4 * threads.threads() - 1) / (4 * threads.threads());
   inside = true;
-  pool.run(begin, end, std::max(grain, share), body, context);
+  threads.run(begin, end, std::max(grain, share), body, context);
   inside = false;
 }
 

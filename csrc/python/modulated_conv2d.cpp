@@ -28,7 +28,8 @@ Array forward(const Array& x, const Array& weight, const Array& style, const Opt
   want_rank(weight, 4, "weight");
   const int64_t n = x.shape(0), h = x.shape(1), w = x.shape(2), in = x.shape(3), out = weight.shape(0);
   const int64_t k = weight.shape(2);
-  if (k != 1 && k != 3) throw py::value_error("weight has shape " + shape_of(weight) + "; its kernel is 1 x 1 or 3 x 3");
+  if (k != 1 && k != 3)
+    throw py::value_error("weight has shape " + shape_of(weight) + "; its kernel is 1 x 1 or 3 x 3");
   if (up != 1 && up != 2) throw py::value_error("up=" + std::to_string(up) + " is not known; choose 1 or 2");
   want_shape(weight, {out, in, k, k}, "weight");
   want_shape(style, {n, in}, "style");
@@ -45,8 +46,8 @@ Array forward(const Array& x, const Array& weight, const Array& style, const Opt
   const gf_modulated_conv2d_weight prepare{
       GF_FLOAT32, out, in, int32_t(k), data(weight), packed.data(), demodulate ? power.data() : nullptr};
   const gf_modulated_conv2d a{GF_FLOAT32, n, in, out, h, w, int32_t(k), up, premodulated, data(x), packed.data(),
-                              prepare.power, data(style), data(noise), noise && noise->shape(0) > 1 ? h * w * up * up : 0,
-                              data(bias), data(next_style), demod.data(), z.data(), y.mutable_data(),
+                              prepare.power, data(style), data(noise),
+                              noise && noise->shape(0) > 1 ? h * w * up * up : 0, data(bias), data(next_style), demod.data(), z.data(), y.mutable_data(),
                               activation_of(activation), slope, gain, clamp};
   check(without_gil([&] {
     const gf_status status = gf_modulated_conv2d_weight_cpu(&prepare);

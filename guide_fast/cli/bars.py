@@ -56,17 +56,19 @@ class Lines:
         self._stream, self._clock = stream, clock
         self._stage = ""
         self._started = self._said = 0.0
+        self._first = 0  # a resumed stage does not start from nothing
 
     def __call__(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """As `guide_fast.progress.Progress`."""
         now = self._clock()
         if done == 0 or stage != self._stage:
-            self._stage, self._started, self._said = stage, now, now - EVERY
+            self._stage, self._started, self._said, self._first = stage, now, now - EVERY, done
         elapsed = now - self._started
         if elapsed < WORTH_SAYING or (done < total and now - self._said < EVERY):
             return
         self._said = now
-        left = f"{elapsed / done * (total - done):.0f} s left" if 0 < done < total else f"{elapsed:.0f} s"
+        here = done - self._first
+        left = f"{elapsed / here * (total - done):.0f} s left" if here and done < total else f"{elapsed:.0f} s"
         self.note(", ".join(part for part in (f"{stage}: {done}/{total}", numbers(values), left) if part))
 
     def note(self, text: str) -> None:

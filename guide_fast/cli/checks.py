@@ -10,10 +10,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from guide_fast import assets
+from guide_fast import assets, embedding
+from guide_fast.errors import GuideFastError
 
 State = Literal["ok", "missing", "broken"]  # only "broken" keeps the library from working at all
 
@@ -45,6 +47,7 @@ def run_checks() -> list[Check]:
         check_npm(),
         check_compiler(),
         check_cuda(),
+        *check_native(),
         *check_assets(),
         check_judge(),
         check_low_resolution(assets.home()),
@@ -133,11 +136,11 @@ def check_npm() -> Check:
 
 
 def check_compiler() -> Check:
-    """A C++ compiler builds the native parts and torch.compile's kernels."""
+    """A C++ compiler builds from source, and torch.compile's kernels."""
     names = filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++", "cl"))
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        advice = "install g++ or clang; only native code and torch.compile need it"
+        advice = "install g++ or clang; only building from source and torch.compile need it"
         return Check("C++ compiler", "missing", "not on PATH", advice)
     return Check("C++ compiler", "ok", found)
 
@@ -154,6 +157,42 @@ def check_cuda() -> Check:
         return Check("CUDA", "missing", f"torch does not start ({type(error).__name__})")
     found = f"torch is built for CUDA {built}, but sees no device" if built else "torch is a CPU build"
     return Check("CUDA", "missing", found, "not needed: everything runs on the CPU")
+
+
+def check_native() -> Iterator[Check]:
+    """The compiled kernels: under torch, under NumPy, for C++ programs."""
+    try:
+        from guide_fast.kernels import _extension
+
+        reason = _extension.missing()
+    except Exception as error:  # the torch check has said how to repair it
+        reason = f"torch does not start ({type(error).__name__})"
+    if reason:
+        yield Check("compiled kernels", "missing", reason, "PyTorch's own operators run instead, more slowly")
+    else:
+        yield judge_native(_extension.instruction_set(), _extension.missing_cuda(), os.environ.get("GUIDE_FAST_ISA"))
+    try:
+        import_module("guide_fast._native")
+        yield Check("guide_fast._native", "ok", "kernels without torch, on NumPy arrays")
+    except ImportError as error:
+        yield Check("guide_fast._native", "missing", str(error), "only programs without torch need it")
+    try:
+        yield Check("C++ package", "ok", f"-Dguide_fast_DIR={embedding.cmake_folder()}")
+    except GuideFastError as error:
+        yield Check("C++ package", "missing", str(error), "only C++ programs need it")
+
+
+def judge_native(instructions: str, no_cuda: str | None, asked: str | None) -> Check:
+    """What the compiled kernels hold, whether `asked` (GUIDE_FAST_ISA) means something."""
+    found = f"{instructions} and CUDA kernels" if no_cuda is None else f"{instructions} kernels; {no_cuda}"
+    if asked not in (None, "base", "v3", "v4"):
+        return Check("compiled kernels", "missing", f"{found}; GUIDE_FAST_ISA={asked}", "set it to base, v3 or v4")
+    advice = (
+        ""
+        if no_cuda is None
+        else "only CUDA devices need them: take a wheel that holds them, or run `make native` with nvcc on PATH"
+    )
+    return Check("compiled kernels", "ok", found, advice)
 
 
 def check_assets() -> Iterator[Check]:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from guide_fast._run_files import FILES, stopped
 from guide_fast.cli import options
 from guide_fast.cli.evidence import sentences
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import Output, described
 from guide_fast.errors import EvidenceError, UsageError
 
-if TYPE_CHECKING:
-    pass
-
 DEMO_PHOTO = "demo-photo"  # the asset
-STATE = "state.safetensors"
-FILES = (
-    *("delta.safetensors", "metrics.json", "grid.png", "report.html"),
-    *("latent.safetensors", "config.json", "environment.json"),
-)
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ def forget(
         "ltu.seed": run_seed,
     }
     settings = options.settings(config, assignments, flags)
-    if resume and not (folder / STATE).is_file():
+    if resume and not stopped(folder):
         raise UsageError(f"{folder} holds no stopped run to resume; leave --resume out, or name its folder with --out")
     request: dict[str, Any] = {"face": face, "aligned": aligned, "force": force, "config": settings, "out": folder}
     deltas = [options.delta_file(path) for path in delta or ()]
@@ -153,7 +146,7 @@ def forget(
             plan = pipeline.plan_forget(generator, **source, **request, deltas=deltas, resume=resume)
             output.result([*described(plan), "Nothing was changed."], plan | {"dry_run": True})
             return
-        if not resume and (folder / STATE).is_file():
+        if not resume and stopped(folder):
             output.note(f"{folder} holds a stopped run; starting anew (--resume would continue it)")
         loaded = pipeline.load_generator(generator, deltas=deltas, progress=output.progress)
         try:
@@ -171,7 +164,7 @@ def forget(
 
 
 def _way_on(output: Output, folder: Path) -> str:
-    if not (folder / STATE).is_file():
+    if not stopped(folder):
         return "stopped with nothing to resume; run the same command to start again"
     arguments = [argument for argument in output.arguments if argument != "--resume"]
     return f"stopped; continue with `{shlex.join(['guide-fast', *arguments, '--resume'])}`"

@@ -40,6 +40,7 @@ def invert(
     file = options.file_to_write(out or Path("out") / (photo.stem or "photo") / "latent.safetensors")
     deltas = [options.delta_file(path) for path in delta or ()]
     with Output(context, json=json, quiet=quiet) as output:
+        output.on_interrupt = "stopped with nothing to resume; run the same command to start again"
         if dry_run:
             if not photo.is_file():
                 raise UsageError(f"{photo} is no file; give --photo an image file")

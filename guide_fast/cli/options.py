@@ -39,8 +39,8 @@ LatentFile = Annotated[
 Face = Annotated[
     int | None,
     typer.Option(
-        help="Which face, when the photo shows several (counted from 0).",
-        min=0,
+        help="Which face, when the photo shows several (counted from 1, the largest first).",
+        min=1,
         show_default=False,
         rich_help_panel=PHOTO,
     ),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from guide_fast.artifacts import read_safetensors, weights_sha256, write_safetensors
+from guide_fast.artifacts import weights_sha256
 from guide_fast.config import EvaluateConfig
-from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.derived import derived
+from guide_fast.errors import UsageError
 from guide_fast.evaluate.observe import Network, counter, observe
 from guide_fast.evaluate.thumbnails import SMALL
 from guide_fast.models.generator import Generator
@@ -24,8 +22,6 @@ from guide_fast.progress import Progress, silent
 
 FORMAT = 1  # raise it when what is measured changes: older cache files are then measured anew
 FALSE_MATCH_RATE = 1e-3
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,21 +53,16 @@ def measure_population(
     a warning only. Raises UsageError when the sample sizes do not make sense.
     """
     check_sizes(config)
-    key = _key(base, networks, config)
-    path = None
-    if cache_dir is not None:
-        path = Path(cache_dir) / f"population-{_digest(json.dumps(key, sort_keys=True).encode())[:16]}.safetensors"
-        found = _read(path, key)
-        if found is not None:
-            return found
-    tick = counter(progress, "population", config.fd_images)
-    with torch.inference_mode():
-        ws = base.mapping(population_z(base, config))
-    seen = observe(base, ws, networks, batch=config.batch, thumbnail=SMALL, tick=tick)
-    population = Population(seen.embeddings, seen.thumbnails[: config.bystanders].clone())
-    if path is not None:
-        _write(path, key, population)
-    return population
+
+    def measure() -> dict[str, Tensor]:
+        tick = counter(progress, "population", config.fd_images)
+        with torch.inference_mode():
+            ws = base.mapping(population_z(base, config))
+        seen = observe(base, ws, networks, batch=config.batch, thumbnail=SMALL, tick=tick)
+        return {**seen.embeddings, "thumbnails": seen.thumbnails[: config.bystanders].clone()}
+
+    tensors = derived(cache_dir, "population", "population", _key(base, networks, config), measure)
+    return Population({role: value for role, value in tensors.items() if role != "thumbnails"}, tensors["thumbnails"])
 
 
 def check_sizes(config: EvaluateConfig) -> None:
@@ -129,43 +120,3 @@ def _key(base: Generator, networks: Mapping[str, Network], config: EvaluateConfi
         "bystanders": config.bystanders,
         "seed": config.seed,
     }
-
-
-def _read(path: Path, key: dict[str, Any]) -> Population | None:
-    if not path.exists():
-        return None
-    try:
-        tensors, metadata = read_safetensors(path, "population")
-        reason = None
-        if metadata.get("key") != key:
-            reason = "it belongs to another generator or other settings"
-        elif metadata.get("sha256") != _tensors_sha256(tensors):
-            reason = "its bytes are damaged"
-    except GuideFastError as error:
-        reason = str(error)
-    if reason is not None:
-        _log.warning("the cached population %s is not used, it is measured anew: %s", path, reason)
-        return None
-    thumbnails = tensors.pop("thumbnails")
-    return Population(tensors, thumbnails)
-
-
-def _write(path: Path, key: dict[str, Any], population: Population) -> None:
-    tensors = {**population.embeddings, "thumbnails": population.thumbnails}
-    try:
-        write_safetensors(path, tensors, "population", {"key": key, "sha256": _tensors_sha256(tensors)})
-    except GuideFastError as error:
-        _log.warning("the population is not cached, the next evaluation measures it again: %s", error)
-
-
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    # safetensors checks its header only: a flipped bit in an embedding would read as a number like any other
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name}:{tensors[name].dtype}:{tuple(tensors[name].shape)};".encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

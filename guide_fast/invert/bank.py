@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from guide_fast.artifacts import read_safetensors, weights_sha256, write_safetensors
-from guide_fast.errors import IntegrityError
+from guide_fast.artifacts import rendering_sha256, weights_sha256
+from guide_fast.derived import derived
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.perceptual import PerceptualNetwork
@@ -80,39 +79,35 @@ def sample_bank(
 ) -> SampleBank:
     """The bank of `seed`: rendered at `resolution` (None: the generator's own), or read where `cache_dir` has it.
 
-    A cached bank belongs to the generator's weights, both networks, the resolution, the number of samples and the seed.
-    A damaged file is rendered anew.
+    A cached bank belongs to the generator's weights with the head for `resolution`, both networks, the resolution, the
+    number of samples, the seed.
     """
-    path = None
-    if cache_dir is not None:
-        base = weights_sha256(cast(nn.Module, generator))[:16]
-        networks = f"{identity.name}-{perceptual.name}"
-        path = (
-            cache_dir / f"bank-{base}-{networks}-{resolution or generator.img_resolution}-{samples}-{seed}.safetensors"
-        )
-        if path.is_file() and (bank := _read(path, generator.w_mean.device)) is not None:
-            return bank
-    z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-    ws = generator.mapping(z.to(generator.w_mean))  # [S, L, D]
-    embeddings, taps = [], []
-    progress("sample bank", 0, samples, {})
-    for first in range(0, samples, BATCH):
-        images = generator.synthesis(ws[first : first + BATCH], resolution=resolution).image
-        embeddings.append(identity.embed(images))
-        taps.append(_tap(perceptual, images))
-        progress("sample bank", min(first + BATCH, samples), samples, {})
-    bank = SampleBank(ws[:, 0].contiguous(), torch.cat(embeddings), torch.cat(taps))
-    if path is not None:
-        write_safetensors(path, vars(bank), KIND, {"samples": samples, "seed": seed})
-    return bank
+    size = resolution or generator.img_resolution
 
+    def render() -> dict[str, Tensor]:
+        z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+        ws = generator.mapping(z.to(generator.w_mean))  # [S, L, D]
+        embeddings, taps = [], []
+        progress(KIND, 0, samples, {})
+        for first in range(0, samples, BATCH):
+            images = generator.synthesis(ws[first : first + BATCH], resolution=resolution).image
+            embeddings.append(identity.embed(images))
+            taps.append(_tap(perceptual, images))
+            progress(KIND, min(first + BATCH, samples), samples, {})
+        return vars(SampleBank(ws[:, 0].contiguous(), torch.cat(embeddings), torch.cat(taps)))
 
-def _read(path: Path, device: torch.device) -> SampleBank | None:
-    try:
-        tensors, _ = read_safetensors(path, KIND)
-        return SampleBank(**{name: tensor.to(device) for name, tensor in tensors.items()})
-    except (IntegrityError, TypeError):  # a cache: what cannot be read is made again
-        return None
+    key = {
+        "rendering_sha256": rendering_sha256(generator, size),
+        "resolution": size,
+        "samples": samples,
+        "seed": seed,
+        "batch": BATCH,
+        "identity": [identity.name, weights_sha256(identity)],
+        "perceptual": [perceptual.name, weights_sha256(perceptual)],
+        "perceptual_size": FEATURE_SIZE,
+    }
+    tensors = derived(cache_dir, f"samples-{size}-{samples}", KIND, key, render)
+    return SampleBank(**{name: tensor.to(generator.w_mean.device) for name, tensor in tensors.items()})
 
 
 def _tap(perceptual: PerceptualNetwork, images: Tensor) -> Tensor:

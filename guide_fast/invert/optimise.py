@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guide_fast.config import InvertConfig
-from guide_fast.errors import GuideFastError
+from guide_fast.errors import GuideFastError, IntegrityError
 from guide_fast.invert.objective import Objective, Terms, reduced
+from guide_fast.invert.state import Snapshot
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 
@@ -46,16 +47,16 @@ class Renderer:
     def __init__(self, generator: Generator, resolution: int) -> None:
         self._generator, self._resolution = generator, resolution
         self.low = resolution if resolution in generator.resolutions else None
-        self._local: tuple[Tensor, Tensor] | None = None  # weight [3 * f * f, C, 1, 1], bias
+        self.local: tuple[Tensor, Tensor] | None = None  # weight [3 * f * f, C, 1, 1], bias
 
     def approximate(self, ws: Tensor) -> Tensor:
         """[1, L, D] -> [1, 3, r, r], differentiable."""
         rendering = self._generator.synthesis(ws, resolution=self.low)
         image = reduced(rendering.image, self._resolution)
-        if self._local is None:
+        if self.local is None:
             return image
         factor = image.shape[-1] // rendering.features.shape[-1]
-        return image + F.pixel_shuffle(F.conv2d(rendering.features, *self._local), factor)
+        return image + F.pixel_shuffle(F.conv2d(rendering.features, *self.local), factor)
 
     @torch.no_grad()
     def exact(self, ws: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class Renderer:
         if self.low is not None and self.low != self._generator.img_resolution:
             low = self._generator.synthesis(ws, resolution=self.low)
             if low.image.shape[-1] % low.features.shape[-1] == 0:
-                self._local = _local_head(low.features, image - low.image)
+                self.local = _local_head(low.features, image - low.image)
         return image
 
 
@@ -79,69 +80,149 @@ def _local_head(features: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
     return weight[:, :, None, None].contiguous(), (y_mean - weight @ x_mean)[:, 0]
 
 
-def descend(
-    start: Tensor,  # [D]
-    generator: Generator,
-    objective: Objective,
-    *,
-    spread: float,
-    config: InvertConfig,
-    progress: Progress = silent,
-) -> Descent:
-    """The best latent found from `start`: `steps_w` steps of Adam in W, then `steps_w_plus` in W+.
+class Search:
+    """Adam from a latent `start` [D]: `steps_w` steps in W, then `steps_w_plus` in W+, to be left between any two.
 
     Slot l is `w_mean + spread * (common + own[l])`; in W `own` stays 0. `spread` is W's standard deviation, the unit of
     the learning rate. The loss is the objective plus `prior * (mean(common^2) + SPREAD * mean(own^2))`. It is measured
     at full resolution every CHECK_EVERY steps; the best of these points is kept, and a phase ends after `patience`
-    steps without a better one. Raises GuideFastError when the loss stops being finite.
-    """
-    w_mean = generator.w_mean
-    common = ((start - w_mean) / spread).requires_grad_()  # [D]
-    own = torch.zeros(generator.num_ws, generator.w_dim).to(common).requires_grad_()  # [L, D]
-    renderer = Renderer(generator, config.resolution)
-    best = Descent(w_mean + spread * (common + own).detach(), math.inf, {}, 0)
-    best_at = taken = 0
+    steps without a better one.
 
-    def loss_of(render: Callable[[Tensor], Tensor]) -> tuple[Tensor, Terms]:
-        terms = objective(render((w_mean + spread * (common + own))[None]))
-        prior = common.square().mean() + SPREAD * own.square().mean()
-        return terms.weighted(config)[0] + config.prior * prior, terms
+    `snapshot` is what the last whole step left (None before the first check); a search `resumed` from it with the same
+    generator, objective, settings ends at the same bits.
+    """
+
+    def __init__(
+        self, start: Tensor, generator: Generator, objective: Objective, *, spread: float, config: InvertConfig
+    ) -> None:
+        self._objective, self._config, self._spread = objective, config, spread
+        self._w_mean = generator.w_mean
+        self._common = ((start - self._w_mean) / spread).requires_grad_()  # [D]
+        self._own = torch.zeros(generator.num_ws, generator.w_dim).to(self._common).requires_grad_()  # [L, D]
+        self._renderer = Renderer(generator, config.resolution)
+        self._best = Descent(self._w(), math.inf, {}, 0)
+        self._phase = self._step = self._taken = self._best_at = 0
+        self._optimiser = self._adam()
+        self.snapshot: Snapshot | None = None
+
+    @classmethod
+    def resumed(cls, snapshot: Snapshot, generator: Generator, objective: Objective, *, config: InvertConfig) -> Search:
+        """The search as it was; raises IntegrityError when the snapshot is incomplete."""
+        try:
+            search = cls(generator.w_mean, generator, objective, spread=snapshot.numbers["spread"], config=config)
+            search._restore(snapshot)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise IntegrityError(
+                f"the inversion's state is incomplete ({error}); start anew without --resume"
+            ) from None
+        return search
+
+    def run(self, progress: Progress = silent) -> Descent:
+        """The best latent found; raises GuideFastError when the loss stops being finite."""
+        phases = (self._config.steps_w, self._config.steps_w_plus)
+        if self.snapshot is None:
+            self._check()
+            self.snapshot = self._taken_down()
+        progress("invert", self._taken, sum(phases), {"loss": self._best.loss})
+        while self._phase < len(phases):
+            steps = phases[self._phase]
+            if self._step >= steps or self._stuck():
+                self._phase, self._step, self._best_at = self._phase + 1, 0, self._taken
+                self._optimiser = self._adam()
+                continue
+            self._step += 1
+            loss = self._descend(self._step / steps)
+            if self._step % CHECK_EVERY == 0 or self._step == steps:
+                self._check()
+            self.snapshot = self._taken_down()
+            progress("invert", self._taken, sum(phases), {"loss": loss, "best": self._best.loss})
+        return self._best
+
+    def _descend(self, share: float) -> float:
+        """One step, the one that ends `share` of its phase; returns the loss before it."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["rate"] * _ramp(share)
+        self._optimiser.zero_grad()
+        loss, _ = self._loss(self._renderer.approximate)
+        loss.backward()
+        self._optimiser.step()
+        self._taken += 1
+        return loss.item()
 
     @torch.no_grad()
-    def check() -> None:
-        nonlocal best_at
-        loss, terms = loss_of(renderer.exact)
+    def _check(self) -> None:
+        best = self._best
+        loss, terms = self._loss(self._renderer.exact)
         value = loss.item()
         if not math.isfinite(value):
-            raise GuideFastError(f"the inversion's loss is {value} after {taken} steps; lower invert.lr ({config.lr})")
+            raise GuideFastError(
+                f"the inversion's loss is {value} after {self._taken} steps; lower invert.lr ({self._config.lr})"
+            )
         best.curve.append(value)
-        best.steps = taken
+        best.steps = self._taken
         if value < best.loss:
-            best.w, best.loss, best_at = w_mean + spread * (common + own).detach(), value, taken
+            best.w, best.loss, self._best_at = self._w(), value, self._taken
             best.terms = {name: term.item() for name, term in vars(terms).items()}
 
-    total = config.steps_w + config.steps_w_plus
-    check()
-    progress("invert", 0, total, {"loss": best.loss})
-    for steps, rates in ((config.steps_w, {common: 1.0}), (config.steps_w_plus, {common: 1.0, own: OWN_LR})):
-        optimiser = torch.optim.Adam(
-            [{"params": [tensor], "rate": config.lr * rate} for tensor, rate in rates.items()], betas=(0.9, 0.99)
+    def _stuck(self) -> bool:
+        return self._taken - self._best_at >= self._config.patience and self._best.steps == self._taken
+
+    def _loss(self, render: Callable[[Tensor], Tensor]) -> tuple[Tensor, Terms]:
+        terms = self._objective(render((self._w_mean + self._spread * (self._common + self._own))[None]))
+        prior = self._common.square().mean() + SPREAD * self._own.square().mean()
+        return terms.weighted(self._config)[0] + self._config.prior * prior, terms
+
+    def _w(self) -> Tensor:
+        return self._w_mean + self._spread * (self._common + self._own).detach()
+
+    def _adam(self) -> torch.optim.Adam:
+        """For the phase at hand; its moments start from nothing."""
+        rates = {"common": 1.0} if self._phase == 0 else {"common": 1.0, "own": OWN_LR}
+        moving = self._moving()
+        groups = [{"params": [moving[name]], "rate": self._config.lr * rate} for name, rate in rates.items()]
+        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def _moving(self) -> dict[str, Tensor]:
+        return {"common": self._common, "own": self._own}
+
+    def _taken_down(self) -> Snapshot:
+        """A copy of what the rest depends on: hundreds of kilobytes, next to a rendering in each step."""
+        tensors = {"best": self._best.w}
+        for name, tensor in self._moving().items():
+            tensors[f"value/{name}"] = tensor.detach().clone()
+            for key, moment in self._optimiser.state.get(tensor, {}).items():
+                tensors[f"{key}/{name}"] = moment.clone()
+        if self._renderer.local is not None:
+            tensors["local/weight"], tensors["local/bias"] = self._renderer.local
+        numbers = {
+            "spread": self._spread,
+            "phase": self._phase,
+            "step": self._step,
+            "taken": self._taken,
+            "best_at": self._best_at,
+            "best": {name: value for name, value in vars(self._best).items() if name != "w"}
+            | {"curve": [*self._best.curve], "terms": {**self._best.terms}},
+        }
+        return Snapshot(tensors, numbers)
+
+    @torch.no_grad()
+    def _restore(self, snapshot: Snapshot) -> None:
+        tensors, numbers = (
+            {name: value.to(self._w_mean.device) for name, value in snapshot.tensors.items()},
+            snapshot.numbers,
         )
-        best_at = taken
-        for step in range(1, steps + 1):
-            for group in optimiser.param_groups:
-                group["lr"] = group["rate"] * _ramp(step / steps)
-            optimiser.zero_grad()
-            loss, _ = loss_of(renderer.approximate)
-            loss.backward()
-            optimiser.step()
-            taken += 1
-            if step % CHECK_EVERY == 0 or step == steps:
-                check()
-            progress("invert", taken, total, {"loss": loss.item(), "best": best.loss})
-            if taken - best_at >= config.patience and best.steps == taken:
-                break
-    return best
+        self._phase, self._step = numbers["phase"], numbers["step"]
+        self._taken, self._best_at = numbers["taken"], numbers["best_at"]
+        self._best = Descent(tensors["best"], **numbers["best"])
+        self._optimiser = self._adam()
+        for name, tensor in self._moving().items():
+            tensor.copy_(tensors[f"value/{name}"])
+            keys = {key.partition("/")[0] for key in tensors if key.endswith(f"/{name}")} - {"value"}
+            if keys:
+                self._optimiser.state[tensor] = {key: tensors[f"{key}/{name}"].clone() for key in keys}
+        if "local/weight" in tensors:
+            self._renderer.local = tensors["local/weight"], tensors["local/bias"]
+        self.snapshot = snapshot
 
 
 def _ramp(done: float) -> float:

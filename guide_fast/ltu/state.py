@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from guide_fast.artifacts import read_safetensors, write_safetensors
-from guide_fast.errors import IntegrityError
+from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.resumption import check_request
 
 _KIND = "ltu state"
+_LATENT_TOLERANCE = 1e-3  # another number of threads rounds otherwise; people lie around 10 apart
 
 
 @dataclass
@@ -23,29 +26,39 @@ class LoopState:
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    base_sha256: str = ""  # of the teacher
+    request: dict[str, Any] = field(default_factory=dict)  # plain values: weights, networks, settings
+    latents: dict[str, Tensor] = field(default_factory=dict)  # of the request: the person's, the target's, [L, D]
 
     def save(self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write parameters with Adam's moments; raises GuideFastError when the disk refuses."""
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"latent/{name}": latent for name, latent in self.latents.items()}
         for name, parameter in parameters.items():
             tensors[f"value/{name}"] = parameter.detach()
             for key, value in optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
         metadata = {
             "layers": list(self.layers),
-            "base_sha256": self.base_sha256,
+            "request": self.request,
             "step": self.step,
             "curve": self.curve,
         }
         write_safetensors(path, tensors, _KIND, metadata)
 
     @classmethod
-    def load(cls, path: Path) -> LoopState:
-        """Raises UsageError when there is no such state."""
+    def load(cls, path: Path, request: Mapping[str, Any], latents: Mapping[str, Tensor]) -> LoopState:
+        """Raises UsageError when there is no such state, or it was left by another request or for other latents."""
         tensors, metadata = read_safetensors(path, _KIND)
         try:
-            return cls(tuple(metadata["layers"]), metadata["step"], metadata["curve"], tensors, metadata["base_sha256"])
+            check_request(path, metadata["request"], request)
+            for name, latent in latents.items():
+                before = tensors.pop(f"latent/{name}")
+                if before.shape != latent.shape or not float((before - latent).abs().max()) < _LATENT_TOLERANCE:
+                    raise UsageError(
+                        f"{path} was left by a run with another {name} latent; ask for the same, or start anew without "
+                        "--resume"
+                    )
+            done = {"step": metadata["step"], "curve": metadata["curve"]}
+            return cls(tuple(metadata["layers"]), **done, tensors=tensors, request={**request}, latents={**latents})
         except KeyError as error:
             raise IntegrityError(f"{path} lacks {error}; start anew without --resume") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from guide_fast.artifacts import weights_sha256
+from guide_fast.artifacts import rendering_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.errors import GuideFastError, UsageError
 from guide_fast.ltu.bank import Bank
@@ -21,6 +22,7 @@ from guide_fast.ltu.terms import Networks, Views, adjacency_offsets, observe, pr
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 from guide_fast.randomness import stream
+from guide_fast.resumption import uninterrupted
 
 _STAGE = "unlearning"
 SALIENCY_BYSTANDERS = 4
@@ -55,7 +57,8 @@ def unlearn(
     Loss per step: local + sum over `n_adjacent` adjacency pairs + `preservation` * sum over `n_global` pairs (GUIDE,
     section 3). All student images come from one pass, all teacher images from one pass (fixed ones are cached).
     When the loop ends, be it by Ctrl-C, its state goes to `state_path`, from which `resume=True` continues.
-    Raises GuideFastError when the loss is no longer finite, naming the term.
+    Raises GuideFastError when the loss is no longer finite, naming the term; UsageError when the state was left by
+    another request.
     """
     started = time.perf_counter()
     random = stream("population", config.seed)
@@ -63,12 +66,8 @@ def unlearn(
     with torch.no_grad():
         fixed = observe(teacher.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution), networks)
     request = _Request(teacher, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config)
-    state = LoopState.load(state_path) if resume and state_path is not None else None
-    base = weights_sha256(teacher)
-    if state and state.base_sha256 != base:
-        raise UsageError(
-            f"the stopped run was on weights {state.base_sha256[:12]}, these are {base[:12]}; give the same generator"
-        )
+    asked, latents = request.described(), {"person's": w_u, "target's": w_t}
+    state = LoopState.load(state_path, asked, latents) if resume and state_path is not None else None
     layers = state.layers if state else _choose(request, population, progress)
     chosen = time.perf_counter()
     student = Student(teacher, layers, population, ridge=config.ridge)
@@ -76,19 +75,22 @@ def unlearn(
         student.send(w_u, w_t)
     parameters = {name: p for group in student.trainable().values() for name, p in group.items()}
     optimizer = torch.optim.Adam(list(parameters.values()), lr=config.lr)
-    state = state or LoopState(layers, base_sha256=base)
+    state = state or LoopState(layers, request=asked, latents=latents)
     state.restore(parameters, optimizer)
     warm = time.perf_counter()
     try:
         progress(_STAGE, state.step, config.steps, {})
         while state.step < config.steps and not _held(state.curve, config):
-            values = request.step(student.generator, state.step, optimizer)
-            state.step += 1
-            state.curve.append(values)
+            values = request.gradients(student.generator, state.step, optimizer)
+            with uninterrupted():  # a step that moved the weights but was not counted would be taken again
+                optimizer.step()
+                state.step += 1
+                state.curve.append(values)
             progress(_STAGE, state.step, config.steps, values)
     finally:  # after the last step too: what follows (evaluation) can be interrupted as well
         if state_path is not None:
-            state.save(state_path, parameters, optimizer)
+            with uninterrupted():
+                state.save(state_path, parameters, optimizer)
     stopped = "reached" if _held(state.curve, config) else "steps"
     seconds = {"choose": chosen - started, "warm_start": warm - chosen, "steps": time.perf_counter() - warm}
     return Unlearned(student.finish(), layers, state.step, stopped, tuple(state.curve), seconds)
@@ -107,8 +109,14 @@ class _Request:
     bank: Bank
     config: LtuConfig
 
-    def step(self, student: Generator, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """One optimisation step; everything random is drawn from (seed, index)."""
+    def described(self) -> dict[str, Any]:
+        """What makes a state fit this request, in plain values; the latents are compared apart."""
+        settings = {f"ltu.{key}": value for key, value in asdict(self.config).items()}
+        generator = rendering_sha256(self.teacher, self.config.resolution)
+        return {"generator": generator, **self.networks.names, "bank": len(self.bank), **settings}
+
+    def gradients(self, student: Generator, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """The gradients of step `index`, left with the parameters; everything random is drawn from (seed, index)."""
         random = stream("step", self.config.seed, index)
         offsets = self._offsets(random)
         kept = torch.randperm(len(self.bank), generator=random)[: self.config.n_global]
@@ -130,7 +138,6 @@ class _Request:
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
         similarity = self.networks.identity.similarity
         return {
             "step": index,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -69,4 +69,8 @@ class Generator(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """As `torch.nn.Module.named_parameters`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `torch.nn.Module.state_dict`: parameters with buffers."""
         ...

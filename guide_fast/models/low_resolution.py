@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guide_fast.artifacts import read_safetensors, weights_sha256, write_safetensors
-from guide_fast.errors import GuideFastError, UsageError
-from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, haar_upsample
+from guide_fast.artifacts import weights_sha256
+from guide_fast.derived import derived
+from guide_fast.errors import UsageError
+from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, wavelet_image
 from guide_fast.progress import Progress, silent
 
 FIT_SAMPLES = 32
@@ -30,9 +31,9 @@ class LowResolutionHead(nn.Module):
         self.weight: Tensor
         self.bias: Tensor
 
-    def forward(self, x: Tensor, ws: Tensor, next_block: Block) -> Tensor:
+    def forward(self, x: Tensor, ws: Tensor, next_block: Block, *, impl: str = "auto") -> Tensor:
         """`ws` [N, L, D]; the scale is the one with which `next_block` reads these features."""
-        return haar_upsample(F.conv2d(x * next_block.up.modulation(ws[:, self.slot]), self.weight, self.bias))
+        return wavelet_image(x, self.weight, self.bias, next_block.up(ws[:, self.slot]), impl=impl)
 
 
 def low_resolutions(generator: MobileStyleGAN) -> tuple[int, ...]:
@@ -49,8 +50,10 @@ def attach_head(
 ) -> None:
     """Give `generator` an image output at `resolution`, from the cache or fitted now (ridge regression).
 
-    Call it on the base generator: the head belongs to those weights and is shared by every delta.
-    Raises UsageError for a resolution that no block has.
+    The head belongs to the weights that `generator` has now, those of a file with deltas applied, too, and to them the
+    cache file belongs. Deltas applied afterwards keep it, so attach it before them: fitting takes seconds, and person,
+    bystanders are then seen through one head before and after. What depends on small images asks
+    `artifacts.rendering_sha256`. Raises UsageError for a resolution that no block has.
     """
     if resolution not in low_resolutions(generator):
         known = ", ".join(map(str, low_resolutions(generator)))
@@ -58,26 +61,32 @@ def attach_head(
     index = low_resolutions(generator).index(resolution)
     block = cast(Block, generator.blocks[index])
     head = LowResolutionHead(block.conv2.bias.numel(), 1 + SLOTS_PER_BLOCK * (index + 1))
-    base = weights_sha256(generator)
-    path = cache_dir / f"head-{resolution}-{base[:16]}.safetensors" if cache_dir else None
-    if path is not None and path.is_file():
-        tensors, metadata = read_safetensors(path, "low-resolution head")
-        if metadata["base_sha256"] != base:
-            raise GuideFastError(f"{path} belongs to other weights; delete it and run again")
-    else:
-        tensors, error = _fit(generator, index, head, resolution, progress)
-        if path is not None:
-            metadata = {"base_sha256": base, "samples": FIT_SAMPLES, "relative_error": error}
-            write_safetensors(path, tensors, "low-resolution head", metadata)
-    head.load_state_dict(tensors)
+    key = {
+        "base_sha256": weights_sha256(generator),
+        "resolution": resolution,
+        "samples": FIT_SAMPLES,
+        "seed": FIT_SEED,
+        "ridge": RIDGE,
+    }
+    tensors = derived(
+        cache_dir,
+        f"head-{resolution}",
+        "low-resolution head",
+        key,
+        lambda: _fit(generator, index, head, resolution, progress),
+    )
+    head.load_state_dict({name: tensors[name] for name in ("weight", "bias")})
     generator.heads[str(resolution)] = head.eval()
 
 
 @torch.inference_mode()
 def _fit(
     generator: MobileStyleGAN, index: int, head: LowResolutionHead, resolution: int, progress: Progress
-) -> tuple[dict[str, Tensor], float]:
-    """Least squares from modulated features to the wavelet bands of the area-averaged full image."""
+) -> dict[str, Tensor]:
+    """Least squares from modulated features to the wavelet bands of the area-averaged full image.
+
+    `relative_error` tells how much of the power of those bands the fit leaves unexplained.
+    """
     channels = head.weight.shape[1]
     gram = torch.zeros(channels + 1, channels + 1, dtype=torch.float64)
     moment = torch.zeros(channels + 1, 12, dtype=torch.float64)
@@ -99,17 +108,16 @@ def _fit(
     regularised = gram + torch.diag(torch.cat((ridge.expand(channels), torch.zeros(1))))
     solution = torch.linalg.solve(regularised, moment)  # [C + 1, 12]
     residual = power - 2 * (solution * moment).sum() + (solution * (gram @ solution)).sum()
-    tensors = {
+    return {
         "weight": solution[:-1].T.float().reshape(12, channels, 1, 1).contiguous(),
         "bias": solution[-1].float().contiguous(),
+        "relative_error": residual / power,
     }
-    return tensors, float(residual / power)
 
 
 def _features_with_image(generator: MobileStyleGAN, ws: Tensor, index: int) -> tuple[Tensor, Tensor]:
     features: list[Tensor] = []
-    # a copy: without a graph the next block scales its input in place
-    hook = generator.blocks[index].register_forward_hook(lambda module, inputs, output: features.append(output.clone()))
+    hook = generator.blocks[index].register_forward_hook(lambda module, inputs, output: features.append(output))
     try:
         image = generator.synthesis(ws).image
     finally:
@@ -118,7 +126,7 @@ def _features_with_image(generator: MobileStyleGAN, ws: Tensor, index: int) -> t
 
 
 def _haar_analysis(image: Tensor) -> Tensor:
-    """[N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `haar_upsample` (which is orthonormal)."""
+    """[N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `haar` (which is orthonormal)."""
     a, b, c, d = F.pixel_unshuffle(image, 2).unflatten(1, (-1, 4)).unbind(2)
     bands = torch.stack((a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d), dim=2)
     return bands.flatten(1, 2).mul(0.5)

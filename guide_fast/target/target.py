@@ -12,7 +12,10 @@ from guide_fast.config import TargetConfig
 from guide_fast.errors import RefusedError
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
+from guide_fast.progress import Progress, silent
 from guide_fast.randomness import stream
+
+_STAGE = "choosing the target"
 
 
 @torch.no_grad()
@@ -24,6 +27,7 @@ def choose_target(
     config: TargetConfig,
     resolution: int | None = None,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Target:
     """Target latent [L, D], far enough from the person's identity.
 
@@ -44,10 +48,12 @@ def choose_target(
     d, nearest = config.d, float("inf")
     for pushes in range(config.max_pushes + 1):
         candidates = _candidates(generator, w_id, config, d, seed)
-        similarities = []
+        similarities: list[float] = []
+        progress(_STAGE, 0, len(candidates), {"d": d})
         for w in candidates:
             rendering = generator.synthesis(w[None], resolution=resolution)
             similarities.append(identity.similarity(identity.embed(rendering.image), source).item())
+            progress(_STAGE, len(similarities), len(candidates), {"d": d, "similarity": min(similarities)})
         best = min(range(len(candidates)), key=similarities.__getitem__)
         nearest = min(nearest, similarities[best])
         if similarities[best] <= config.max_similarity:
@@ -55,9 +61,11 @@ def choose_target(
         if config.kind == "mean":
             break  # there is only one mean
         d *= config.push
+    # only surrogates are drawn: for the other kinds another seed changes nothing
+    other = "another --run-seed" if config.kind == "surrogate" else "--target surrogate"
     raise RefusedError(
         f"the {config.kind} target resembles the person ({nearest:.2f}, allowed {config.max_similarity:.2f}); "
-        f"use --target surrogate, another --run-seed, or raise target.max_similarity"
+        f"use {other}, or raise target.max_similarity"
     )
 
 

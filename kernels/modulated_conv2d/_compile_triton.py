@@ -6,6 +6,9 @@ from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
 
 TILE = {"BM": 128, "BN": 128, "BK": 64, "PRECISION": "tf32", "UPCAST": False}
 EIGHT_WARPS = {"num_warps": 8, "num_stages": 3}
+FOUR_WARPS = {"num_warps": 4, "num_stages": 3}
+TF32_TILE = TILE | {"BN": 64, "BK": 32}
+FP32_TILE = TILE | {"BM": 64, "BN": 32, "BK": 16, "PRECISION": "ieee"}
 SETTINGS = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
 EPILOGUE = dict.fromkeys(("DEMOD", "NOISE", "BIAS", "NEXT", "LRELU", "CLAMP"), True)
 NO_EPILOGUE = dict.fromkeys(EPILOGUE, False)
@@ -29,34 +32,41 @@ _CONVOLUTION = (
 _EPILOGUE = _pointers("z_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "next_ptr", "y_ptr")
 _FIR = _EPILOGUE | _integers("hz", "wz", "hy", "wy", "channels", "noise_stride") | SETTINGS
 
+_INPUT_GRADIENT = _pointers("g_ptr", "weight_ptr", "style_ptr", "x_ptr", "gx_ptr", "partial_ptr") | _integers(
+    "hg", "wg", "h", "w", "depth", "width", "tap_stride", "depth_stride", "first"
+)
+_WEIGHT_GRADIENT = _pointers("g_ptr", "x_ptr", "style_ptr", "partial_ptr") | _integers(
+    "n", "hg", "wg", "h", "w", "out_channels", "in_channels", "first", "per_split"
+)
+_UP_1 = {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 3, "TAPS_X": 3, "UP": 1, "MODULATE": True} | EPILOGUE
+_UP_2 = {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 2, "TAPS_X": 2, "UP": 2, "MODULATE": True} | NO_EPILOGUE
+_OF_X = {"column_stride": 1, "KERNEL": 3, "UP": 1, "MODULATED": True, "X_GRAD": True, "STYLE_GRAD": True}
+_OF_WEIGHT = {"KERNEL": 3, "UP": 1, "MODULATE": True}
+
+
+def _gemms(suffix: str, element: str, tile: dict, options: dict, square: int = 128) -> dict[str, tuple]:
+    forms = {
+        "convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_1),
+        "transposed convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_2),
+        "input gradient": (_gemm_triton.input_gradient_kernel, _INPUT_GRADIENT, _OF_X),
+        "weight gradient": (_gemm_triton.weight_gradient_kernel, _WEIGHT_GRADIENT, _OF_WEIGHT),
+    }
+    return {
+        name + suffix: (
+            kernel,
+            {argument: kind.replace("{T}", element) for argument, kind in signature.items()},
+            constants | tile | ({"BM": square, "BN": square} if name == "weight gradient" else {}),
+            options,
+        )
+        for name, (kernel, signature, constants) in forms.items()
+    }
+
+
 # name -> (kernel, signature of pointers by dtype, constants, launch options)
 COMPILE = {
-    "convolution": (
-        _gemm_triton.convolution_kernel,
-        _CONVOLUTION,
-        {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 3, "TAPS_X": 3, "UP": 1, "MODULATE": True} | EPILOGUE | TILE,
-        EIGHT_WARPS,
-    ),
-    "transposed convolution": (
-        _gemm_triton.convolution_kernel,
-        _CONVOLUTION,
-        {"depth_stride": 1, "KERNEL": 3, "TAPS_Y": 2, "TAPS_X": 2, "UP": 2, "MODULATE": True} | NO_EPILOGUE | TILE,
-        EIGHT_WARPS,
-    ),
-    "input gradient": (
-        _gemm_triton.input_gradient_kernel,
-        _pointers("g_ptr", "weight_ptr", "style_ptr", "x_ptr", "gx_ptr", "partial_ptr")
-        | _integers("hg", "wg", "h", "w", "depth", "width", "tap_stride", "depth_stride", "first"),
-        {"column_stride": 1, "KERNEL": 3, "UP": 1, "MODULATED": True, "X_GRAD": True, "STYLE_GRAD": True} | TILE,
-        EIGHT_WARPS,
-    ),
-    "weight gradient": (
-        _gemm_triton.weight_gradient_kernel,
-        _pointers("g_ptr", "x_ptr", "style_ptr", "partial_ptr")
-        | _integers("n", "hg", "wg", "h", "w", "out_channels", "in_channels", "first", "per_split"),
-        {"KERNEL": 3, "UP": 1, "MODULATE": True} | TILE,
-        EIGHT_WARPS,
-    ),
+    **_gemms("", "{T}", TILE, EIGHT_WARPS),  # half precision; compiles in fp32 too, as tf32 in a tile of its own below
+    **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, square=64),
+    **_gemms(" fp32", "fp32", FP32_TILE, FOUR_WARPS, square=64),
     "epilogue": (
         _epilogue_triton.epilogue_kernel,
         _EPILOGUE | _integers("pixels", "channels", "noise_stride") | SETTINGS,

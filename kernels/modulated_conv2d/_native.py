@@ -34,9 +34,7 @@ def forward(inputs: Inputs, next_style: Tensor | None, settings: Settings) -> tu
     return y, demod
 
 
-def backward(
-    gy: Tensor, y: Tensor, demod: Tensor, inputs: Inputs, settings: Settings, needs: Sequence[bool]
-) -> Pieces:
+def backward(gy: Tensor, y: Tensor, demod: Tensor, inputs: Inputs, settings: Settings, needs: Sequence[bool]) -> Pieces:
     """The gradients that `needs` asks for, complete: the demodulation's part is in them."""
     x, weight = inputs.x, inputs.weight
     needs_x, needs_weight, needs_style, needs_noise, needs_bias = needs

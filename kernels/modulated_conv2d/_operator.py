@@ -200,9 +200,7 @@ def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], record
     wanted = "".join(letter for letter, need in zip("xwsnb", needs, strict=True) if need)
     up, demodulated = settings[:2]
     key = f"{n}x{channels}x{h}x{w} to {weight.shape[0]} k{weight.shape[2]} up{up} {_dispatch.name_of(x.dtype)}"
-    key += (
-        f"{' tf32' if _triton.allows_tf32(x) else ''}{' demodulated' if demodulated else ''} grads:{wanted or 'none'}"
-    )
+    key += f"{' tf32' if _triton.allows_tf32(x) else ''}{' demodulated' if demodulated else ''} gradients {wanted or 'none'}"
 
     def run(name: str) -> None:
         copies = [None if t is None else t.detach().requires_grad_(need) for t, need in zip(inputs, needs, strict=True)]

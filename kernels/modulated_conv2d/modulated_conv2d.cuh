@@ -9,8 +9,8 @@
 
 namespace gf {
 
-// Output pixel `row * step_out + phase` takes, for tap t, the input pixel `row * step_in + first + t * stride` times the
-// weight of tap `phase + t * step_out`: one line for each axis of every convolution here.
+// Output pixel `row * step_out + phase` takes, for tap t, the input pixel `row * step_in + first + t * stride` times
+// the weight of tap `phase + t * step_out`: one axis of every convolution here.
 struct ConvolutionAxis {
   int32_t taps;
   int32_t step_in, step_out;

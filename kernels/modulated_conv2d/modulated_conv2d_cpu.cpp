@@ -74,8 +74,10 @@ void finish(const gf_modulated_conv2d& a, int64_t image, int64_t pixel, int64_t 
 // Convolution of one phase: rows [begin, end) of the grid of one image.
 void convolve(const gf_modulated_conv2d& a, int64_t image, int64_t begin, int64_t end, int phase_y, int phase_x,
               int64_t out_height, int64_t out_width, float* out) {
-  const gf::ConvolutionAxis ay = gf::forward_axis(a.kernel, a.up, phase_y), ax = gf::forward_axis(a.kernel, a.up, phase_x);
-  const int64_t in = a.in_channels, outs = a.out_channels, grid = a.up == 1 ? a.width : gf::phase_size(out_width, phase_x);
+  const gf::ConvolutionAxis ay = gf::forward_axis(a.kernel, a.up, phase_y);
+  const gf::ConvolutionAxis ax = gf::forward_axis(a.kernel, a.up, phase_x);
+  const int64_t in = a.in_channels, outs = a.out_channels;
+  const int64_t grid = a.up == 1 ? a.width : gf::phase_size(out_width, phase_x);
   const float* x = static_cast<const float*>(a.x) + image * a.height * a.width * in;
   const float* style = static_cast<const float*>(a.style) + image * in;
 

@@ -35,7 +35,7 @@ def tile_of(images: int, rows: int, columns: int, depth: int, x: Tensor) -> Tile
     """The largest tile that does not waste half of itself and leaves a grid that fills the device."""
     half = x.dtype in _dispatch.HALVES
     bm = 128 if half or _triton.allows_tf32(x) else 64
-    bn = max(16, min(128 if half else 64, triton.next_power_of_2(columns)))
+    bn = max(16, min(128 if half else 64 if _triton.allows_tf32(x) else 32, triton.next_power_of_2(columns)))
     bm = max(16 if _triton.interpreted() else 64, min(bm, triton.next_power_of_2(rows)))
     while bn > 32 and images * triton.cdiv(rows, bm) * triton.cdiv(columns, bn) < FULL_GRID:
         bn //= 2
@@ -309,7 +309,7 @@ def weight_gradient(g: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
     kernel = inputs.weight.shape[2]
     half = x.dtype in _dispatch.HALVES
     bm, bn = (max(16, min(128 if half else 64, triton.next_power_of_2(c))) for c in (out_channels, in_channels))
-    bk = max(16, min(64 if half else 32, triton.next_power_of_2(h * w)))
+    bk = max(16, min(64 if half else 32 if _triton.allows_tf32(x) else 16, triton.next_power_of_2(h * w)))
     tiles = triton.cdiv(out_channels, bm) * triton.cdiv(in_channels, bn)
     blocks = n * triton.cdiv(h * w, bk)
     splits = max(1, min(MOST_SPLITS, blocks, triton.cdiv(2 * FULL_GRID, tiles * kernel * kernel)))

@@ -41,6 +41,15 @@ def test_long_stage_says_loss_with_time_left() -> None:
     ]
 
 
+def test_resumed_stage_is_timed_from_where_it_went_on() -> None:
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, clock)
+    lines("invert", 58, 100, {})
+    clock.now += 5
+    lines("invert", 60, 100, {})
+    assert stream.getvalue() == "invert: 60/100, 100 s left\n"
+
+
 def test_long_stage_is_mentioned_every_ten_seconds() -> None:
     assert len(said(steps=100, seconds=1.0)) == 11
 

@@ -90,3 +90,28 @@ def test_layers_of_the_generator_are_listed(run: Any, pipeline: Any) -> None:
     assert outcome.code == 0
     assert outcome.json == {"generator": "tiny", "layers": {"coarse": 4, "fine": 3}}
     assert "coarse" in run("doctor", "--layers").stdout
+
+
+@pytest.mark.parametrize(
+    ("no_cuda", "asked", "state", "said"),
+    [
+        (None, None, "ok", "AVX2 and CUDA kernels"),
+        ("nvcc was not there", "v3", "ok", "nvcc was not there"),
+        (None, "avx2", "missing", "GUIDE_FAST_ISA=avx2"),
+    ],
+)
+def test_doctor_says_what_the_compiled_kernels_hold(
+    no_cuda: str | None, asked: str | None, state: str, said: str
+) -> None:
+    check = checks.judge_native("AVX2", no_cuda, asked)
+    assert check.state == state
+    assert said in check.found
+    assert bool(check.advice) == (no_cuda is not None or state == "missing")
+
+
+def test_doctor_names_the_cmake_folder(run: Any, cache: Path) -> None:
+    found = {check["name"]: check for check in run("doctor", "--json").json["checks"]}
+    assert {"compiled kernels", "guide_fast._native", "C++ package"} <= found.keys()
+    if found["C++ package"]["state"] == "ok":
+        folder = found["C++ package"]["found"].removeprefix("-Dguide_fast_DIR=")
+        assert (Path(folder) / "guide_fast-config.cmake").is_file()

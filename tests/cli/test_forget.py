@@ -180,6 +180,33 @@ def test_interrupt_says_how_to_go_on(run: Any, pipeline: Any) -> None:
     assert run("forget", "--seed", 7, "--out", "my run", "--json").json["exit_code"] == 130
 
 
+@pytest.mark.parametrize("names", [("inversion.safetensors",), ("latent.safetensors", "config.json")])
+def test_run_stopped_before_the_loop_can_be_continued(run: Any, pipeline: Any, names: tuple[str, ...]) -> None:
+    def leave(out: Path | None) -> None:
+        assert out is not None
+        out.mkdir(parents=True)
+        for name in names:
+            (out / name).touch()
+        raise KeyboardInterrupt
+
+    pipeline.during = leave
+    outcome = run("forget", "--photo", "me.jpg", "--quiet")
+    assert outcome.stderr == "guide-fast: stopped; continue with `guide-fast forget --photo me.jpg --quiet --resume`\n"
+    pipeline.during, pipeline.calls = lambda out: None, []
+    assert run("forget", "--photo", "me.jpg", "--resume").code == 0
+    assert pipeline.asked("forget")["resume"] is True
+
+
+@pytest.mark.parametrize("names", [("latent.safetensors",), ("latent.safetensors", "config.json", "delta.safetensors")])
+def test_folder_of_a_finished_run_is_not_resumed(run: Any, pipeline: Any, names: tuple[str, ...]) -> None:
+    Path("out/me").mkdir(parents=True)
+    for name in names:
+        (Path("out/me") / name).touch()
+    outcome = run("forget", "--photo", "me.jpg", "--resume")
+    assert outcome.code == 2
+    assert "no stopped run" in outcome.stderr
+
+
 def test_interrupt_without_state_says_so(run: Any, pipeline: Any) -> None:
     pipeline.during = interrupted
     outcome = run("forget", "--seed", 7, "--quiet")

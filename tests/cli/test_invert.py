@@ -28,6 +28,19 @@ def test_default_file_carries_the_photo_name(run: Any, pipeline: Any) -> None:
     assert "out/me/latent.safetensors" in run("invert", "--photo", "me.jpg").stdout
 
 
+def test_interrupt_says_that_there_is_nothing_to_resume(
+    run: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("guide_fast.pipeline.invert_photo", stop)
+    outcome = run("invert", "--photo", "me.jpg", "--quiet")
+    assert outcome.code == 130
+    assert outcome.stderr == "guide-fast: stopped with nothing to resume; run the same command to start again\n"
+    assert not list(Path().iterdir())
+
+
 def test_folder_as_output_is_wrong_use(run: Any, pipeline: Any, tmp_path: Path) -> None:
     outcome = run("invert", "--photo", "me.jpg", "--out", tmp_path)
     assert outcome.code == 2

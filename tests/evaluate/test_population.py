@@ -117,7 +117,7 @@ def test_harmed_cache_is_measured_anew_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert_same(first, measure())
     assert judge.images_seen == 24
-    assert "measured anew" in caplog.text
+    assert "made anew" in caplog.text
     assert_same(first, measure())
     assert judge.images_seen == 24, "the harmed file was not replaced"
 

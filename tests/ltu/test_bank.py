@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny import TinyIdentity, TinyPerceptual, tiny_generator
 
-from guide_fast.errors import GuideFastError
 from guide_fast.ltu import Bank, Networks, preservation_bank
 from guide_fast.ltu.terms import observe
 from guide_fast.models.low_resolution import attach_head
@@ -62,10 +61,35 @@ def test_other_weights_get_their_own_file(teacher: MobileStyleGAN, networks: Net
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_cache_of_another_network_is_refused(teacher: MobileStyleGAN, networks: Networks, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "seed"), [("another", 7), ("tiny-identity", 2)])
+def test_other_networks_get_their_own_file(
+    teacher: MobileStyleGAN, networks: Networks, tmp_path: Path, name: str, seed: int
+) -> None:
     build(teacher, networks, tmp_path)
-    with pytest.raises(GuideFastError, match="made with other settings; delete it"):
-        build(teacher, Networks(TinyIdentity("another", seed=2), TinyPerceptual()), tmp_path)
+    build(teacher, Networks(TinyIdentity(name, seed=seed), TinyPerceptual()), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_same_weights_with_another_head_get_their_own_file(
+    teacher: MobileStyleGAN, networks: Networks, tmp_path: Path
+) -> None:
+    first = build(teacher, networks, tmp_path)
+    teacher.heads["16"].bias.add_(0.5)  # as when one was fitted before a delta, the other afterwards
+    assert not torch.equal(build(teacher, networks, tmp_path).views.identity, first.views.identity)
+
+
+def test_damaged_cache_is_rendered_anew(
+    teacher: MobileStyleGAN, networks: Networks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = build(teacher, networks, tmp_path)
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(bytes(data))
+    second = build(teacher, networks, tmp_path)
+    assert torch.equal(second.views.identity, first.views.identity)
+    assert torch.equal(second.views.taps[0], first.views.taps[0])
+    assert "made anew" in caplog.text
 
 
 def test_progress_counts_people(teacher: MobileStyleGAN, networks: Networks) -> None:

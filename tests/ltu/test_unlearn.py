@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
-from guide_fast.errors import GuideFastError
+from guide_fast.errors import GuideFastError, UsageError
 from guide_fast.ltu import Bank, Networks, Unlearned, unlearn
 from guide_fast.ltu.terms import Views
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
@@ -125,6 +127,62 @@ def test_interrupted_run_resumes_to_the_same_bytes(
     assert weights_sha256(result.generator) == weights_sha256(whole.generator)
     assert result.curve == whole.curve
     assert result.layers == whole.layers
+
+
+@pytest.mark.parametrize("call", [1, 3, 4])
+def test_interrupt_right_after_the_weights_moved_takes_no_step_twice(
+    teacher: MobileStyleGAN,
+    w_u: Tensor,
+    w_t: Tensor,
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    whole = unlearn(teacher, w_u, w_t, **request_)
+    state, calls, step = tmp_path / "state.safetensors", [], torch.optim.Adam.step
+
+    def stop_after(optimizer: torch.optim.Adam) -> None:
+        step(optimizer)
+        calls.append(optimizer)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(torch.optim.Adam, "step", stop_after)
+        unlearn(teacher, w_u, w_t, **request_, state_path=state)
+    result = unlearn(teacher, w_u, w_t, **request_, state_path=state, resume=True)
+    assert len(calls) == call
+    assert weights_sha256(result.generator) == weights_sha256(whole.generator)
+    assert result.curve == whole.curve
+
+
+def test_loop_runs_outside_the_main_thread(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        state_path = tmp_path / "state.safetensors"
+        result = pool.submit(unlearn, teacher, w_u, w_t, **request_, state_path=state_path).result()
+    assert weights_sha256(result.generator) == weights_sha256(unlearn(teacher, w_u, w_t, **request_).generator)
+
+
+@pytest.mark.parametrize("change", ["w_u", "w_t", "settings", "generator"])
+def test_state_of_another_request_is_refused(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, tmp_path: Path, change: str
+) -> None:
+    state = {"state_path": tmp_path / "state.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(teacher, w_u, w_t, **request_, **state, progress=Interrupt(2))
+    if change == "w_u":
+        w_u = w_t.clone()
+    elif change == "w_t":
+        w_t = -w_t
+    elif change == "settings":
+        request_["config"] = replace(request_["config"], radius=1.0)
+    else:
+        teacher.conv1.noise.add_(0.5)
+    with pytest.raises(UsageError, match="start anew without --resume"):
+        unlearn(teacher, w_u, w_t, **request_, **state, resume=True)
 
 
 def test_loop_stops_once_the_person_is_held_forgotten(

@@ -119,9 +119,27 @@ def test_target_at_the_limit_is_taken(generator: MobileStyleGAN, w_u: Tensor) ->
 
 def test_pushing_in_vain_is_refused_with_the_nearest_try(generator: MobileStyleGAN, w_u: Tensor) -> None:
     identity = Scripted(0.9, 0.6, 0.7)
-    with pytest.raises(RefusedError, match=r"ufo target resembles the person \(0\.60, allowed 0\.25\)"):
+    said = r"ufo target resembles the person \(0\.60, allowed 0\.25\); use --target surrogate, or raise"
+    with pytest.raises(RefusedError, match=said):
         choose(generator, w_u, identity, kind="ufo", max_similarity=0.25, max_pushes=2)
     assert identity.left == []
+
+
+def test_refused_surrogate_is_not_advised_to_become_one(generator: MobileStyleGAN, w_u: Tensor) -> None:
+    with pytest.raises(RefusedError, match=r"; use another --run-seed, or raise target\.max_similarity$"):
+        choose(generator, w_u, Scripted(*[0.9] * 4), max_similarity=0.25, max_pushes=0)
+
+
+def test_progress_counts_candidates_of_every_push(generator: MobileStyleGAN, w_u: Tensor) -> None:
+    told: list[tuple[str, int, int]] = []
+    choose_target(
+        generator,
+        w_u,
+        identity=Scripted(0.9, 0.8, 0.3, 0.2),
+        config=replace(ANY, candidates=2, max_similarity=0.25),
+        progress=lambda *call: told.append(call[:3]),
+    )
+    assert told == [("choosing the target", done, 2) for done in (0, 1, 2, 0, 1, 2)]
 
 
 def test_mean_is_not_pushed(generator: MobileStyleGAN, w_u: Tensor) -> None:

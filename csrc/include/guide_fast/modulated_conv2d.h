@@ -29,7 +29,7 @@ typedef struct {
   const float* power;                                  /* NULL: no demodulation */
   const void* style;                                   /* [n, in_channels] */
   const void* noise;                                   /* [n or 1, up * height, up * width], may be NULL */
-  int64_t noise_stride;                                /* from one image's noise to the next one's, 0 for shared noise */
+  int64_t noise_stride;                                /* from image to image; 0: all share one */
   const void* bias;                                    /* [out_channels], may be NULL */
   const void* next_style;                              /* [n, out_channels], may be NULL */
   float* demod;                                        /* [n, out_channels], written; needed with power */

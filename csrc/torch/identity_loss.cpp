@@ -1,0 +1,34 @@
+// torch.ops.guide_fast.native_identity_loss: outputs are allocated by the caller.
+#include "guide_fast/identity_loss.h"
+
+#include "tensors.h"
+
+namespace {
+
+using namespace gf::torch_binding;
+
+gf_identity_kind kind_of(const std::string& name) {
+  if (name == "cosine") return GF_COSINE;
+  if (name == "l2") return GF_L2;
+  STD_TORCH_CHECK(name == "squared_l2", "kind '", name, "' is not known; use 'cosine', 'l2' or 'squared_l2'");
+  return GF_SQUARED_L2;
+}
+
+void forward(Tensor a, Tensor b, Tensor loss, OptionalTensor da, OptionalTensor db, std::string kind, bool normalise,
+             bool reduce, double scale, double eps) {
+  const gf_identity_loss args{dtype_of(a), a.size(0), a.size(1), data(a), data(b), static_cast<float*>(data(loss)),
+                              static_cast<float*>(data(da)), static_cast<float*>(data(db)), kind_of(kind), normalise,
+                              reduce, float(scale), float(eps)};
+  launch(a, args, gf_identity_loss_cpu, gf_identity_loss_cuda);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(guide_fast, m) {
+  m.def("native_identity_loss(Tensor a, Tensor b, Tensor(a!) loss, Tensor(b!)? da, Tensor(c!)? db, str kind, "
+        "bool normalise, bool reduce, float scale, float eps) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(guide_fast, CPU, m) { m.impl("native_identity_loss", TORCH_BOX(&forward)); }
+
+STABLE_TORCH_LIBRARY_IMPL(guide_fast, CUDA, m) { m.impl("native_identity_loss", TORCH_BOX(&forward)); }

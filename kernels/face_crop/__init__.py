@@ -1,0 +1,1 @@
+"""Crop, resize, normalise in one differentiable kernel."""

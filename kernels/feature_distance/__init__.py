@@ -1,0 +1,1 @@
+"""Distance of feature maps, unit-normalised over channels, in one pass."""

@@ -1,0 +1,1 @@
+"""One Adam step of all tensors in one launch."""

@@ -1,0 +1,1 @@
+"""Inverse Haar wavelet with style in one pass."""

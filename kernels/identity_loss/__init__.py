@@ -1,0 +1,1 @@
+"""Distance of embeddings with its gradient in one launch."""

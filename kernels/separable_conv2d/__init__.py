@@ -1,0 +1,1 @@
+"""Style, wavelet, depthwise 3x3, pointwise product, epilogue in one pass."""

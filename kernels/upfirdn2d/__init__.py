@@ -1,0 +1,1 @@
+"""Up-sampling, FIR filter, down-sampling in one pass."""
