@@ -41,17 +41,25 @@ def main() -> int:
     sources = {relative(file): digest(file) for file in files()}
     stale = [name for name, value in sources.items() if known.get("sources", {}).get(name) != value]
     rows = [row for row in known.get("rows", []) if row["file"] in sources and row["file"] not in stale]
-    cuda = [ROOT / name for name in stale if name.endswith(".cu")]
-    if cuda and (reason := compile_cuda.missing()):
-        sys.exit(f"{reason}: {len(cuda)} .cu files cannot be compiled, the table stays as it is")
-    print(f"compiling {len(stale)} of {len(sources)} files", flush=True)
-    rows += triton_rows([ROOT / name for name in stale if name.endswith(".py")], DTYPES, ARCHS, arguments.jobs)
-    rows += cuda_rows(cuda, compile_cuda.ARCHS, arguments.jobs)
-    rows.sort(key=lambda row: tuple(str(row.get(key, "")) for key in KEY))
-    write({"tools": tools(), "sources": sources, "rows": rows})
+    if (cuda := [name for name in stale if name.endswith(".cu")]) and (reason := compile_cuda.missing()):
+        sys.exit(f"{reason}: {', '.join(cuda)} cannot be compiled, the table stays as it is")
+    for i, name in enumerate(stale, 1):
+        print(f"{i} of {len(stale)}: {name}", flush=True)
+        rows += rows_of(ROOT / name, arguments.jobs)
+        rows.sort(key=lambda row: tuple(str(row.get(key, "")) for key in KEY))
+        # after each file: what is made stays when the rest is stopped
+        done = {name: value for name, value in sources.items() if name not in stale[i:]}
+        write({"tools": tools(), "sources": done, "rows": rows})
     broken = list(problems(rows))
     print("\n".join(broken) if broken else f"{len(rows)} kernels, none breaks a rule", TABLE, sep="\n")
     return bool(broken)
+
+
+def rows_of(file: Path, jobs: int) -> list[Row]:
+    """Rows of all kernels in one file, for all that the project supports."""
+    if file.suffix == ".cu":
+        return cuda_rows([file], compile_cuda.ARCHS, jobs)
+    return triton_rows([file], DTYPES, ARCHS, jobs)
 
 
 def files() -> list[Path]:

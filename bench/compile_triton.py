@@ -18,8 +18,9 @@ from typing import Any
 
 from bench import machine_code
 
-# Channel counts of published generators are multiples of 16; run-time specialisation finds that, so the table does.
-DIVISIBLE = ("channels", "in_channels", "out_channels")
+# Channel counts, sizes of published generators' large layers are multiples of 16; run-time specialisation finds that,
+# so the table does. A matrix product calls channels depth, width.
+DIVISIBLE = ("channels", "in_channels", "out_channels", "inputs", "outputs", "depth", "tap_stride", "height", "width")
 OURS = ("dtypes", "divisible")  # options of a COMPILE entry that are not the compiler's
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.case import FORWARD, Case, Problem, Work
 from bench.gate import Gate, cotangent, leaves_of
-from bench.precision import products
+from bench.precision import fastest_convolutions, products
 from bench.roofline import Roofline
 from bench.timer import CudaTimer, NoTimer, Timing
 from guide_fast.kernels import ImplementationUnavailable, _dispatch
@@ -55,11 +55,13 @@ def run(case: Case, setting: Setting) -> list[Row]:
         problem = case.build(setting.device)
         gate = None if problem.check else Gate(problem, tf32=case.tf32)
         complaint = problem.check() if problem.check else _poisoned(gate, problem, "auto")
+        if complaint is None:
+            able, complaint, left_out = _implementations(problem, gate, setting)
         if complaint:
             return [describe(case) | {"gate": f"failed: {complaint}"}]
-        contenders, left_out = _contenders(problem, gate, setting)
-        rows = [_row(case, work, problem, contenders, dict(left_out), setting) for work in case.works]
-    return rows
+        others, why_not = _others(problem, gate, setting)
+        contenders, left_out = able | others, left_out | why_not
+        return [_row(case, work, problem, contenders, left_out, setting) for work in case.works]
 
 
 def describe(case: Case) -> Row:
@@ -68,19 +70,28 @@ def describe(case: Case) -> Row:
     return {"op": case.op, "case": case.name} | shape
 
 
-def _contenders(problem: Problem, gate: Gate | None, setting: Setting) -> tuple[dict[str, Any], dict[str, str]]:
-    """What may be timed; why the others may not."""
+def _implementations(
+    problem: Problem, gate: Gate | None, setting: Setting
+) -> tuple[dict[str, Any], str | None, dict[str, str]]:
+    """Ours by name, a complaint about the first that is wrong, why others cannot run."""
     able: dict[str, Any] = {OURS: lambda *inputs: problem.ours(*inputs, impl="auto")}
     left_out = {}
     for impl in setting.impls:
+        name = f"{OURS}, {impl}"
         try:
-            complaint = _poisoned(gate, problem, impl) if gate else None
+            if gate and (complaint := _poisoned(gate, problem, impl)):
+                return able, f"impl={impl!r}: {complaint}", left_out
         except ImplementationUnavailable as error:
-            complaint = str(error)
-        if complaint:
-            left_out[f"{OURS}, {impl}"] = complaint
+            left_out[name] = str(error)
         else:
-            able[f"{OURS}, {impl}"] = lambda *inputs, impl=impl: problem.ours(*inputs, impl=impl)
+            able[name] = lambda *inputs, impl=impl: problem.ours(*inputs, impl=impl)
+    return able, None, left_out
+
+
+def _others(problem: Problem, gate: Gate | None, setting: Setting) -> tuple[dict[str, Any], dict[str, str]]:
+    """Baselines, eager then compiled, that may be timed; why the rest may not."""
+    able: dict[str, Any] = {}
+    left_out = {}
     for name, function in problem.baselines.items():
         try:
             complaint = gate.complaint(function, baseline=True) if gate else None
@@ -90,6 +101,8 @@ def _contenders(problem: Problem, gate: Gate | None, setting: Setting) -> tuple[
             left_out[name] = complaint
         else:
             able[name] = function
+    if problem.compiled and setting.timer.measures:
+        torch.compiler.reset()  # its limit of recompilations is one for all shapes
     for name, function in problem.compiled.items():
         label = COMPILE if len(problem.compiled) == 1 else f"{COMPILE}, {name}"
         if not setting.timer.measures:
@@ -125,7 +138,8 @@ def _row(
     case: Case, work: Work, problem: Problem, contenders: dict[str, Any], left_out: dict[str, str], setting: Setting
 ) -> Row:
     calls = {name: _call(function, work, problem) for name, function in contenders.items()}
-    timings = setting.timer.compare(calls)
+    with fastest_convolutions():
+        timings = setting.timer.compare(calls)
     row = describe(case) | {"pass": work.name, "gate": "passed", "flops": work.flops, "least_bytes": work.moved}
     row |= {"contenders": {name: figures(timing, case, work, setting.roofline) for name, timing in timings.items()}}
     if timings:

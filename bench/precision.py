@@ -1,4 +1,4 @@
-"""Sets how float32 products round, for the time of a block."""
+"""Sets PyTorch's switches for products, for the time of a block."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def products(*, tf32: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """cuDNN tries its algorithms for each new shape: the others get the best it has."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -27,7 +27,7 @@ from bench.verdict import print_results
 
 MINUTES = 8.0
 # What each part may take of the whole; what one leaves, the next ones have.
-SHARES = {"tests": 0.5, "sanitizer": 0.15, "bench": 1.0}
+SHARES = {"tests": 0.6, "sanitizer": 0.15, "bench": 1.0}
 PARTS = tuple(SHARES)
 SANITIZER_ERROR = 9
 
@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def run_tests(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, Any]:
-    """`pytest -m gpu` over the kernels, several at a time where pytest-xdist is there."""
+    """`pytest -m gpu` over kernels, benchmarks, several at a time where pytest-xdist is there."""
     report = folder / "tests.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", f"--junitxml={report}"]
@@ -97,7 +97,7 @@ def run_tests(arguments: argparse.Namespace, folder: Path, seconds: float) -> di
         command += ["--collect-only"]
     elif _has_module("xdist"):
         command += ["-n", str(min(8, os.cpu_count() or 1))]
-    code, output = _child([*command, "tests/kernels"], seconds, environment={"TRITON_INTERPRET": "0"})
+    code, output = _child([*command, "tests/kernels", "tests/bench"], seconds, environment={"TRITON_INTERPRET": "0"})
     if code is None:
         return {"state": "failed", "said": f"not finished within {seconds:.0f} s", "tail": output[-4000:]}
     if arguments.smoke:

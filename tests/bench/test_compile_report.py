@@ -84,7 +84,9 @@ def test_built_library_holds_no_kernel_with_a_stack_of_its_own() -> None:
     if (reason := _extension.missing_cuda()) or machine_code.tool("cuobjdump") is None:
         pytest.skip(reason or "no cuobjdump here")
     usage = machine_code.resources(_extension.library_folder() / _extension.CORE)
-    allowed = {row["kernel"]: row["stack"] for row in compile_report.read()["rows"] if "stack" in row}
+    allowed: dict[str, int] = {}
+    for row in compile_report.read()["rows"]:
+        allowed[row["kernel"]] = max(allowed.get(row["kernel"], 0), row.get("stack", 0))
     names = compile_report.compile_cuda.readable(list(usage))
     over = [name for name, row in zip(names, usage.values(), strict=True) if row["stack"] > allowed.get(name, 0)]
     assert usage
