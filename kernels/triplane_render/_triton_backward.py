@@ -239,7 +239,7 @@ def planes_backward_kernel(
     if PLANES == 3:
         fixed_scale = tl.load(fixed_scale_ptr)
     x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT, True)
-    for plane in tl.static_range(3):
+    for plane in range(3):
         left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
         for corner in tl.static_range(4):
             column, row, part, inside = corner_of(corner, left, top, fx, fy, height, width, valid)

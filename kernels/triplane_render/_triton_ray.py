@@ -58,10 +58,10 @@ def shifted(x, by: tl.constexpr, S: tl.constexpr):
 
 
 @triton.jit
-def place_on_plane(PLANE: tl.constexpr, x, y, z, height, width):
+def place_on_plane(plane, x, y, z, height, width):
     """Upper left texel, fraction towards the others: planes hold (x, y), (x, z), (z, x)."""
-    across = z if PLANE == 2 else x
-    down = y if PLANE == 0 else (z if PLANE == 1 else x)
+    across = tl.where(plane == 2, z, x)
+    down = tl.where(plane == 0, y, tl.where(plane == 1, z, x))
     # far outside is as good as just outside, and fits an int
     column = tl.minimum(tl.maximum(((across + 1.0) * width - 1.0) * 0.5, -2.0), width + 1.0)
     row = tl.minimum(tl.maximum(((down + 1.0) * height - 1.0) * 0.5, -2.0), height + 1.0)
@@ -86,7 +86,7 @@ def sample_planes(
     """Mean over the planes at S points, [S, C] in fp32; `image` is where their image begins, one or [S]."""
     channel = tl.arange(0, C)
     sums = tl.zeros((S, C), tl.float32)
-    for plane in tl.static_range(3):
+    for plane in range(3):  # not unrolled: the texels of one plane at a time are enough in flight, and in registers
         left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
         for corner in tl.static_range(4):
             column, row, weight, inside = corner_of(corner, left, top, fx, fy, height, width, valid)
