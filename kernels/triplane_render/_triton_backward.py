@@ -16,6 +16,7 @@ from guide_fast.kernels.triplane_render._triton_ray import (
     decode,
     march,
     place_on_plane,
+    points_of,
     product,
     sample_planes,
     shifted,
@@ -32,23 +33,6 @@ CHUNK = 16  # hidden units that are live at a time
 PART = 16  # hidden units whose weights' gradients one program holds
 PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums do not depend on the device
 SUMS, LARGEST, FIXED = 1, 2, 3  # what becomes of the planes' gradient
-
-
-@triton.jit
-def points_of(
-    t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT: tl.constexpr, AGAIN: tl.constexpr = False
-):
-    """Position of the samples `t` in [-1, 1], their rays, whether there are such samples.
-
-    AGAIN: from a load of its own, so that no register has to hold what followed from the first one.
-    """
-    valid = t < samples
-    ray = tl.where(valid, t // COUNT, 0)
-    depth = tl.load(depths_ptr + t, mask=valid, other=0.0, volatile=AGAIN)
-    x = (tl.load(origins_ptr + ray * 3) + tl.load(directions_ptr + ray * 3) * depth) * scale
-    y = (tl.load(origins_ptr + ray * 3 + 1) + tl.load(directions_ptr + ray * 3 + 1) * depth) * scale
-    z = (tl.load(origins_ptr + ray * 3 + 2) + tl.load(directions_ptr + ray * 3 + 2) * depth) * scale
-    return x, y, z, ray, valid
 
 
 @triton.jit

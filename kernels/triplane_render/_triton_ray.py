@@ -80,6 +80,23 @@ def corner_of(CORNER: tl.constexpr, left, top, fx, fy, height, width, valid):
 
 
 @triton.jit
+def points_of(
+    t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT: tl.constexpr, AGAIN: tl.constexpr = False
+):
+    """Position of the samples `t` in [-1, 1], their rays, whether there are such samples.
+
+    AGAIN: from a load of its own, so that no register has to hold what followed from the first one.
+    """
+    valid = t < samples
+    ray = tl.where(valid, t // COUNT, 0)
+    depth = tl.load(depths_ptr + t, mask=valid, other=0.0, volatile=AGAIN)
+    x = (tl.load(origins_ptr + ray * 3) + tl.load(directions_ptr + ray * 3) * depth) * scale
+    y = (tl.load(origins_ptr + ray * 3 + 1) + tl.load(directions_ptr + ray * 3 + 1) * depth) * scale
+    z = (tl.load(origins_ptr + ray * 3 + 2) + tl.load(directions_ptr + ray * 3 + 2) * depth) * scale
+    return x, y, z, ray, valid
+
+
+@triton.jit
 def sample_planes(
     planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, S: tl.constexpr, C: tl.constexpr
 ):

@@ -13,7 +13,7 @@ constexpr int kForwardBlocks = 1 << 16;
 
 template <class T>
 __global__ void __launch_bounds__(GF_TRIPLANE_MOST_SAMPLES) forward(gf_triplane_render a) {
-  extern __shared__ float shared[];
+  extern __shared__ __align__(16) float shared[];
   const gf_triplane_scene& scene = a.scene;
   const int coarse = a.coarse, fine = a.fine, count = coarse + fine, i = threadIdx.x, wide = blockDim.x;
   const DecoderInBlock decoder = load_decoder<T>(scene, shared);
@@ -113,8 +113,8 @@ struct AddToTexel {
 enum Kind { kNothing, kSums, kLargest, kFixed };
 
 template <class T, Kind kind, bool Weights>
-__global__ void __launch_bounds__(GF_TRIPLANE_MOST_SAMPLES) backward(gf_triplane_render_backward a) {
-  extern __shared__ float shared[];
+__global__ void __launch_bounds__(GF_TRIPLANE_MOST_SAMPLES, 1) backward(gf_triplane_render_backward a) {
+  extern __shared__ __align__(16) float shared[];
   const gf_triplane_scene& scene = a.scene;
   const int count = a.samples, intervals = count - 1, i = threadIdx.x, wide = blockDim.x;
   const DecoderInBlock decoder = load_decoder<T>(scene, shared);
