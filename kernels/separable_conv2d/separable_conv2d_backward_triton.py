@@ -15,11 +15,12 @@ from guide_fast.kernels.bias_act.bias_act_triton import activate_slope
 from guide_fast.kernels.haar import haar_triton
 from guide_fast.kernels.separable_conv2d.separable_conv2d import gradients
 from guide_fast.kernels.separable_conv2d.separable_conv2d_triton import (
+    DEPTH_BITS,
     LAUNCH,
+    block,
     convolve,
     multiply,
     product,
-    product_shape,
     strides,
 )
 
@@ -165,11 +166,11 @@ def pointwise_weight_kernel(
     DEPTHWISE: tl.constexpr,
     UPCAST: tl.constexpr,
     TF32: tl.constexpr,
-    PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
 ):
     """Sum of g v^T over `steps` times PIXELS pixels of an image, OUTPUTS by INPUTS; v as in the forward pass."""
+    PIXELS: tl.constexpr = DEPTH_BITS // x_ptr.dtype.element_ty.primitive_bitwidth
     part = tl.program_id(2)
     n = (part // parts).to(tl.int64)
     size = height * width
@@ -255,7 +256,7 @@ def pointwise_backward(
     i = pointwise.shape[1]
     t = _dispatch.empty((n, i, h, w), x, nhwc=nhwc)
     g = _dispatch.empty(tuple(y.shape), y, nhwc=nhwc) if store_g else None
-    shape = dict(zip(("PIXELS", "INPUTS", "OUTPUTS"), product_shape(h * w, i, o), strict=True))
+    shape = {"PIXELS": block(h * w, 64), "INPUTS": block(i, 128), "OUTPUTS": block(o, 32)}
     grid = (triton.cdiv(h * w, shape["PIXELS"]), triton.cdiv(i, shape["INPUTS"]), n)
     pointwise_backward_kernel[grid](
         gy,
@@ -339,9 +340,9 @@ def pointwise_weight(
     """Writes gpointwise [O, I, 1, 1]."""
     n, i, h, w = x.shape
     o = g.shape[1]
-    shape = dict(zip(("INPUTS", "OUTPUTS", "PIXELS"), product_shape(i, o, h * w), strict=True))
+    shape = {"INPUTS": block(i, 64), "OUTPUTS": block(o, 128)}
     blocks = triton.cdiv(o, shape["OUTPUTS"]), triton.cdiv(i, shape["INPUTS"])
-    tiles = triton.cdiv(h * w, shape["PIXELS"])
+    tiles = triton.cdiv(h * w, DEPTH_BITS.value // (8 * x.element_size()))
     steps = max(1, triton.cdiv(tiles * n * blocks[0] * blocks[1], PROGRAMS))
     parts = triton.cdiv(tiles, steps)
     sums = _dispatch.empty((n * parts, o, i), gpointwise)
@@ -396,7 +397,7 @@ COMPILE = {
         | {"parts_ptr": "*fp32"}
         | dict.fromkeys(("inputs", "outputs", "height", "width", "x_pixel", "x_channel"), "i32")
         | dict.fromkeys(("g_pixel", "g_channel", "steps", "parts"), "i32"),
-        {"DEPTHWISE": True, "x_channel": 1, "g_channel": 1} | _PRODUCT | {"PIXELS": 32, "OUTPUTS": 128, "INPUTS": 64},
+        {"DEPTHWISE": True, "x_channel": 1, "g_channel": 1} | _PRODUCT | {"OUTPUTS": 128, "INPUTS": 64},
         LAUNCH,
     ),
 }
