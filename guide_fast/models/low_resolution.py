@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from guide_fast.artifacts import read_safetensors, weights_sha256, write_safetensors
 from guide_fast.errors import GuideFastError, UsageError
-from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, haar_upsample
+from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, wavelet_image
 from guide_fast.progress import Progress, silent
 
 FIT_SAMPLES = 32
@@ -30,9 +30,9 @@ class LowResolutionHead(nn.Module):
         self.weight: Tensor
         self.bias: Tensor
 
-    def forward(self, x: Tensor, ws: Tensor, next_block: Block) -> Tensor:
+    def forward(self, x: Tensor, ws: Tensor, next_block: Block, *, impl: str = "auto") -> Tensor:
         """`ws` [N, L, D]; the scale is the one with which `next_block` reads these features."""
-        return haar_upsample(F.conv2d(x * next_block.up.modulation(ws[:, self.slot]), self.weight, self.bias))
+        return wavelet_image(x, self.weight, self.bias, next_block.up(ws[:, self.slot]), impl=impl)
 
 
 def low_resolutions(generator: MobileStyleGAN) -> tuple[int, ...]:
@@ -108,8 +108,7 @@ def _fit(
 
 def _features_with_image(generator: MobileStyleGAN, ws: Tensor, index: int) -> tuple[Tensor, Tensor]:
     features: list[Tensor] = []
-    # a copy: without a graph the next block scales its input in place
-    hook = generator.blocks[index].register_forward_hook(lambda module, inputs, output: features.append(output.clone()))
+    hook = generator.blocks[index].register_forward_hook(lambda module, inputs, output: features.append(output))
     try:
         image = generator.synthesis(ws).image
     finally:
@@ -118,7 +117,7 @@ def _features_with_image(generator: MobileStyleGAN, ws: Tensor, index: int) -> t
 
 
 def _haar_analysis(image: Tensor) -> Tensor:
-    """[N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `haar_upsample` (which is orthonormal)."""
+    """[N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `haar` (which is orthonormal)."""
     a, b, c, d = F.pixel_unshuffle(image, 2).unflatten(1, (-1, 4)).unbind(2)
     bands = torch.stack((a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d), dim=2)
     return bands.flatten(1, 2).mul(0.5)

@@ -12,23 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.kernels import haar, separable_conv2d
 from guide_fast.models.generator import Rendering
 from guide_fast.models.openvino_ir import IrGraph, read_ir
 
 ASSET_NAME = "mobilestylegan-ffhq-1024"
 SLOTS_PER_BLOCK = 3  # up, conv1, conv2
-
-
-def haar_upsample(x: Tensor) -> Tensor:
-    """Inverse Haar wavelet: [N, 4C, H, W] -> [N, C, 2H, 2W]; channel 4c + b is band b (ll, lh, hl, hh) of output c.
-
-    Source: the orthonormal 2x2 Haar synthesis, each output pixel half the signed sum of the four bands.
-    """
-    channels = x.shape[1] // 4
-    signs = ((1.0, 1.0, 1.0, 1.0), (1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
-    kernel = torch.tensor(signs, dtype=x.dtype, device=x.device).mul(0.5).reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)
-    # one transposed convolution reads and writes each value once; sums, stack and shuffle took four passes
-    return F.conv_transpose2d(x, kernel, stride=2, groups=channels)
 
 
 class Modulation(nn.Module):
@@ -61,28 +50,42 @@ class StyledConv(nn.Module):
         self.noise: Tensor
         self.separable = separable
 
-    def forward(self, x: Tensor, w: Tensor, *, noise: bool) -> Tensor:
-        """[N, I, H, W], [N, D] -> [N, O, H, W]."""
-        x = _scale(x, self.modulation(w))
+    def forward(
+        self,
+        x: Tensor,  # [N, I, H, W]; with haar_style [N, 4I, H/2, W/2]
+        w: Tensor,  # [N, D]
+        *,
+        noise: bool,
+        impl: str,
+        haar_style: Tensor | None = None,  # [N, 4I]
+    ) -> Tensor:
+        """[N, O, H, W]."""
+        style = self.modulation(w)
         if self.separable:
-            x = F.conv2d(x, self.depthwise, padding=1, groups=x.shape[1])
-            x = F.conv2d(x, self.pointwise, self.bias)
-        else:
-            x = F.conv2d(x, self.weight, self.bias, padding=1)
-        if noise:
-            x = x.add_(self.noise)  # in place is safe: neither convolution nor addition needs its output in backward
-        return F.leaky_relu_(x, 0.2)
+            return separable_conv2d(
+                x,
+                self.depthwise,
+                self.pointwise,
+                style.flatten(1),
+                haar_style=haar_style,
+                noise=self.noise if noise else None,
+                bias=self.bias,
+                impl=impl,
+            )
+        x = F.conv2d(x * style, self.weight, self.bias, padding=1)
+        return F.leaky_relu(x + self.noise if noise else x, 0.2)
 
 
 class StyledHaar(nn.Module):
-    """Style-modulated inverse Haar wavelet: [N, 4C, H, W], [N, D] -> [N, C, 2H, 2W]."""
+    """Style of an inverse Haar wavelet: [N, D] -> [N, 4C]; the convolution behind it applies both."""
 
     def __init__(self, w_dim: int, channels: int) -> None:
         super().__init__()
         self.modulation = Modulation(w_dim, channels, 1.0)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return haar_upsample(_scale(x, self.modulation(w)))
+    def forward(self, w: Tensor) -> Tensor:
+        """[N, D] -> [N, 4C]."""
+        return self.modulation(w).flatten(1)
 
 
 class Block(nn.Module):
@@ -94,10 +97,10 @@ class Block(nn.Module):
         self.conv1 = StyledConv(w_dim, inputs // 4, outputs, size, separable=True)
         self.conv2 = StyledConv(w_dim, outputs, outputs, size, separable=True)
 
-    def forward(self, x: Tensor, ws: Tensor, *, noise: bool) -> Tensor:
+    def forward(self, x: Tensor, ws: Tensor, *, noise: bool, impl: str) -> Tensor:
         """[N, I, H, W], ws [N, 3, D] -> [N, O, 2H, 2W]."""
-        x = self.conv1(self.up(x, ws[:, 0]), ws[:, 1], noise=noise)
-        return self.conv2(x, ws[:, 2], noise=noise)
+        x = self.conv1(x, ws[:, 1], noise=noise, impl=impl, haar_style=self.up(ws[:, 0]))
+        return self.conv2(x, ws[:, 2], noise=noise, impl=impl)
 
 
 class ToImage(nn.Module):
@@ -109,16 +112,28 @@ class ToImage(nn.Module):
         self.weight = nn.Parameter(torch.empty(12, channels, 1, 1))
         self.bias = nn.Parameter(torch.empty(12))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, *, impl: str) -> Tensor:
         """[N, C, H, W] -> [N, 3, 2H, 2W]."""
-        # not in place: the features are returned beside the image
-        return haar_upsample(F.conv2d(x * self.modulation(w), self.weight, self.bias))
+        return wavelet_image(x, self.weight, self.bias, self.modulation(w).flatten(1), impl=impl)
+
+
+def wavelet_image(
+    x: Tensor,  # [N, C, H, W]
+    weight: Tensor,  # [12, C, 1, 1]
+    bias: Tensor,  # [12]
+    style: Tensor,  # [N, C]
+    *,
+    impl: str,
+) -> Tensor:
+    """RGB image [N, 3, 2H, 2W] of features scaled by `style`."""
+    return haar(separable_conv2d(x, None, weight, style, bias=bias, activation="linear", impl=impl), impl=impl)
 
 
 class MobileStyleGAN(nn.Module):
     """MobileStyleGAN with W+ (one style vector a slot: first convolution, 3 a block, to_img).
 
-    `w_mean` [D] is the mean mapping output over 4,096 samples of seed 0. Raises UsageError on ws of another shape.
+    `w_mean` [D] is the mean mapping output over 4,096 samples of seed 0. `impl` picks the kernels ("reference": plain
+    PyTorch). Raises UsageError on ws of another shape.
     Source: Belousov 2021 (arXiv 2104.04767); shapes read from the published OpenVINO graph.
     """
 
@@ -127,6 +142,7 @@ class MobileStyleGAN(nn.Module):
     def __init__(self, name: str, *, z_dim: int, w_dim: int, channels: list[int], slope: float, gain: float) -> None:
         super().__init__()
         self.name, self.z_dim, self.w_dim = name, z_dim, w_dim
+        self.impl = "auto"
         self.mapping_slope, self.mapping_gain = slope, gain
         self.mapping_layers = nn.ModuleList(nn.Linear(z_dim if i == 0 else w_dim, w_dim) for i in range(8))
         self.input = nn.Parameter(torch.empty(1, channels[0], 4, 4))
@@ -193,13 +209,15 @@ class MobileStyleGAN(nn.Module):
             known = ", ".join(map(str, self.resolutions))
             raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
         with_noise = noise == "const"
-        x = self.conv1(self.input.repeat(len(ws), 1, 1, 1), ws[:, 0], noise=with_noise)
+        x = self.conv1(self.input.repeat(len(ws), 1, 1, 1), ws[:, 0], noise=with_noise, impl=self.impl)
+        if self.impl != "reference":
+            x = x.contiguous(memory_format=torch.channels_last)  # which every layer after keeps
         for i, block in enumerate(self.blocks):
             first = 1 + SLOTS_PER_BLOCK * i
-            x = block(x, ws[:, first : first + SLOTS_PER_BLOCK], noise=with_noise)
+            x = block(x, ws[:, first : first + SLOTS_PER_BLOCK], noise=with_noise, impl=self.impl)
             if resolution == 16 << i and resolution != self.img_resolution:
-                return Rendering(self.heads[str(resolution)](x, ws, self.blocks[i + 1]), x)
-        return Rendering(self.to_img(x, ws[:, -1]), x)
+                return Rendering(self.heads[str(resolution)](x, ws, self.blocks[i + 1], impl=self.impl), x)
+        return Rendering(self.to_img(x, ws[:, -1], impl=self.impl), x)
 
     def layer_parameters(self, layer: str) -> dict[str, nn.Parameter]:
         """Full parameter name -> parameter of one entry of `layers`."""
@@ -228,18 +246,13 @@ class MobileStyleGAN(nn.Module):
         return generator.eval().requires_grad_(False)
 
 
-def _scale(x: Tensor, scale: Tensor) -> Tensor:
-    """x * scale; in place where no graph is recorded (half the memory traffic of a memory-bound pass)."""
-    return x * scale if torch.is_grad_enabled() else x.mul_(scale)
-
-
 def convert(
     files: Mapping[str, Path],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The two published OpenVINO graphs -> (state dict, config).
 
     The published order of wavelet channels (all low-pass first, then three bands for each) becomes interleaved bands,
-    which is what `haar_upsample` reads; every tensor that produces or scales such channels is permuted once here.
+    which is what `haar` reads; every tensor that produces or scales such channels is permuted once here.
     """
     mapping = read_ir(files["MappingNetwork.xml"], files["MappingNetwork.bin"])
     synthesis = read_ir(files["SynthesisNetwork.xml"], files["SynthesisNetwork.bin"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from guide_fast.kernels.bias_act.bias_act_reference import bias_act_reference
+from guide_fast.kernels.bias_act.bias_act_reference import SLOPE
 from guide_fast.kernels.haar.haar_reference import haar_reference
 
 
@@ -29,8 +29,13 @@ def separable_conv2d_reference(
     x = x * style[:, :, None, None]
     if depthwise is not None:
         x = F.conv2d(x, depthwise, padding=1, groups=x.shape[1])
-    x = F.conv2d(x, pointwise)
+    x = F.conv2d(x, pointwise, bias)
     if noise is not None:
         x = x + noise
-    x = bias_act_reference(x, bias, activation=activation, gain=gain, clamp=clamp)
+    if activation == "lrelu":
+        x = F.leaky_relu(x, SLOPE)
+    if gain != 1:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
     return x if next_style is None else x * next_style[:, :, None, None]

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from guide_fast.artifacts import read_safetensors, write_safetensors
 from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.kernels import haar
 from guide_fast.models import low_resolution
 from guide_fast.models.low_resolution import attach_head, low_resolutions
-from guide_fast.models.mobile_stylegan import MobileStyleGAN, haar_upsample
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
 KIND = "low-resolution head"
 
@@ -117,4 +118,4 @@ def test_small_image_of_the_default_recording_mode_is_differentiable(generator: 
 
 def test_analysis_inverts_synthesis() -> None:
     image = seeded(2, 3, 6, 10, seed=0)
-    assert torch.allclose(haar_upsample(low_resolution._haar_analysis(image)), image, atol=1e-6)
+    assert torch.allclose(haar(low_resolution._haar_analysis(image)), image, atol=1e-6)

@@ -13,9 +13,10 @@ from tiny import ARCHITECTURE, person, seeded, tiny_generator
 from torch import Tensor
 
 from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.kernels import haar
 from guide_fast.models.generator import Generator
 from guide_fast.models.low_resolution import attach_head
-from guide_fast.models.mobile_stylegan import ASSET_NAME, MobileStyleGAN, _interleaved, haar_upsample
+from guide_fast.models.mobile_stylegan import ASSET_NAME, MobileStyleGAN, _interleaved
 
 TOLERANCE = 2e-3  # of images in [-1, 1], absolute
 Asset = tuple[dict[str, Tensor], dict[str, Any]]
@@ -229,13 +230,13 @@ def test_weights_of_another_shape_are_an_integrity_error(tiny: MobileStyleGAN) -
 def test_haar_is_orthonormal(shape: tuple[int, ...]) -> None:
     count = shape[1] * shape[2] * shape[3]
     basis = torch.eye(count).reshape(count, *shape[1:])
-    matrix = haar_upsample(basis).flatten(1)
+    matrix = haar(basis).flatten(1)
     assert_near(matrix @ matrix.T, torch.eye(count), 1e-6)
 
 
 def test_haar_follows_the_published_order_of_pixels() -> None:
     ll, lh, hl, hh = 1.0, 0.2, 0.03, 0.004
-    block = haar_upsample(torch.tensor([ll, lh, hl, hh]).reshape(1, 4, 1, 1))[0, 0]
+    block = haar(torch.tensor([ll, lh, hl, hh]).reshape(1, 4, 1, 1))[0, 0]
     signs = ((ll + lh + hl + hh, ll + lh - hl - hh), (ll - lh + hl - hh, ll - lh - hl + hh))
     assert_near(block, torch.tensor(signs) / 2, 1e-6)
 
