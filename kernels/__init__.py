@@ -4,7 +4,17 @@ from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 
 # Each function hides the folder of the same name; `from guide_fast.kernels.bias_act import bias_act_triton` finds it.
 from guide_fast.kernels.bias_act.bias_act import bias_act
+from guide_fast.kernels.face_crop.face_crop import face_crop
+from guide_fast.kernels.face_crop.framing import Framing
 from guide_fast.kernels.feature_distance.feature_distance import feature_distance
 from guide_fast.kernels.identity_loss.identity_loss import identity_loss
 
-__all__ = ["ImplementationUnavailable", "KernelError", "bias_act", "feature_distance", "identity_loss"]
+__all__ = [
+    "Framing",
+    "ImplementationUnavailable",
+    "KernelError",
+    "bias_act",
+    "face_crop",
+    "feature_distance",
+    "identity_loss",
+]

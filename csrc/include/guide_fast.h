@@ -3,6 +3,7 @@
 #define GUIDE_FAST_H
 
 #include "guide_fast/bias_act.h"
+#include "guide_fast/face_crop.h"
 #include "guide_fast/feature_distance.h"
 #include "guide_fast/identity_loss.h"
 #include "guide_fast/status.h"
