@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
@@ -20,7 +21,15 @@ FILE = "kernels.json"
 Candidates = Mapping[str, Callable[[], None]]
 Timer = Callable[[Callable[[], None]], float]  # milliseconds of one call
 
-_known: dict[Path, dict[str, dict]] = {}
+
+class Choice(TypedDict):
+    """The fastest; milliseconds by name, None for one that failed."""
+
+    impl: str
+    ms: dict[str, float | None]
+
+
+_known: dict[Path, dict[str, Choice]] = {}
 _lock = threading.RLock()
 
 
@@ -54,7 +63,7 @@ def choose(
         return known[name]["impl"]
 
 
-def table(path: Path | None = None) -> dict[str, dict]:
+def table(path: Path | None = None) -> dict[str, Choice]:
     """What is known: "device | op | shape" -> {"impl": the fastest, "ms": {name: milliseconds, null if it failed}}."""
     with _lock:
         return dict(_load(default_path() if path is None else path))
@@ -77,7 +86,7 @@ def default_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guide-fast" / FILE
 
 
-def _measure(candidates: Candidates, timer: Timer) -> dict:
+def _measure(candidates: Candidates, timer: Timer) -> Choice:
     times: dict[str, float | None] = {}
     failures = []
     for name, call in candidates.items():
@@ -115,13 +124,13 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _load(path: Path) -> dict[str, dict]:
+def _load(path: Path) -> dict[str, Choice]:
     if path not in _known:
         _known[path] = _read(path)
     return _known[path]
 
 
-def _read(path: Path) -> dict[str, dict]:
+def _read(path: Path) -> dict[str, Choice]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content["choices"] if content["version"] == VERSION else {}
@@ -134,7 +143,7 @@ def _read(path: Path) -> dict[str, dict]:
         return {}  # not there, or damaged: measured anew
 
 
-def _store(path: Path, name: str, entry: dict) -> None:
+def _store(path: Path, name: str, entry: Choice) -> None:
     """Atomically, with what other processes stored meanwhile; a directory that cannot be written is no error."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
+from guide_fast.kernels._constant import constant
+
 _FOLDER = Path(__file__).resolve().parent
 CORE, TORCH = "libguide_fast.so", "libguide_fast_torch.so"
 
 
-@torch.compiler.assume_constant_result
+@constant
 def missing() -> str | None:
     """Why there are no compiled kernels, or None once they are loaded."""
     return _missing()
 
 
-@torch.compiler.assume_constant_result
+@constant
 def missing_cuda() -> str | None:
     """Why there are no compiled CUDA kernels, or None."""
     return _missing_cuda()

@@ -9,8 +9,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from guide_fast.kernels._constant import constant
 
-@torch.compiler.assume_constant_result
+
+@constant
 def missing() -> str | None:
     """Why no Triton kernel can run at all, or None."""
     return _missing()

@@ -12,6 +12,7 @@ from torch import Tensor
 from guide_fast.artifacts import rendering_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.errors import DivergedError
+from guide_fast.kernels import FusedAdam
 from guide_fast.ltu.bank import Bank
 from guide_fast.ltu.population import Population, sample_population
 from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
@@ -70,7 +71,7 @@ def unlearn(
     if config.warm_start:
         student.send(w_u, w_t)
     parameters = {name: p for group in student.trainable().values() for name, p in group.items()}
-    optimizer = torch.optim.Adam(list(parameters.values()), lr=config.lr)
+    optimizer = FusedAdam(list(parameters.values()), lr=config.lr)
     state = state or LoopState(layers, request=asked, latents=latents)
     state.restore(parameters, optimizer)
 

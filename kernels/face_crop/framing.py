@@ -75,8 +75,9 @@ class Framing:
 
     def for_pixels(self, mean: Sequence[float], scale: float) -> Framing:
         """This framing of images in [-1, 1] for a network that takes (pixel - mean) * scale, pixel in [0, 255]."""
-        moved = tuple((m - 127.5) / 127.5 for m in mean)
-        return Framing(self.box, self.size, self.filter, self.resize_first, self.order, moved, (127.5 * scale,) * 3)
+        m0, m1, m2 = ((m - 127.5) / 127.5 for m in mean)
+        moved, scales = (m0, m1, m2), (127.5 * scale,) * 3
+        return Framing(self.box, self.size, self.filter, self.resize_first, self.order, moved, scales)
 
     def matrices(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The resampling of rows [size, height] and columns [size, width] as dense float64 matrices."""

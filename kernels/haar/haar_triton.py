@@ -240,9 +240,8 @@ def backward(
     steps = max(1, tiles * blocks * n // PROGRAMS) if want_style else 1
     grid = (triton.cdiv(tiles, steps), blocks, n)
     # programs leave sums of their own, so that the total does not depend on their order
-    sums = gstyle
-    if want_style and grid[0] > 1:
-        sums = _dispatch.empty((n, grid[0], 4 * c), gstyle)
+    parts = _dispatch.empty((n, grid[0], 4 * c), gstyle) if gstyle is not None and grid[0] > 1 else None
+    sums = gstyle if parts is None else parts
     kernel = haar_nhwc_backward_kernel if nhwc else haar_nchw_backward_kernel
     kernel[grid](
         gy,
@@ -259,8 +258,8 @@ def backward(
         WANT_STYLE=want_style,
         **shape,
     )
-    if want_style and grid[0] > 1:
-        gstyle.copy_(sums.sum(1))
+    if gstyle is not None and parts is not None:
+        gstyle.copy_(parts.sum(1))
     return [t for t in (gx, gstyle) if t is not None]
 
 

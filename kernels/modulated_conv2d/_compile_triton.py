@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
 
 TILE = {"BM": 128, "BN": 128, "BK": 64, "PRECISION": "tf32", "UPCAST": False}
@@ -44,7 +46,9 @@ _OF_X = {"column_stride": 1, "KERNEL": 3, "UP": 1, "MODULATED": True, "X_GRAD": 
 _OF_WEIGHT = {"KERNEL": 3, "UP": 1, "MODULATE": True}
 
 
-def _gemms(suffix: str, element: str, tile: dict, options: dict, bm: int, bn: int) -> dict[str, tuple]:
+def _gemms(
+    suffix: str, element: str, tile: dict[str, object], options: dict[str, int], bm: int, bn: int
+) -> dict[str, tuple[Any, ...]]:
     forms = {
         "convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_1),
         "transposed convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_2),

@@ -73,7 +73,8 @@ def backward(gy: Tensor, y: Tensor, demod: Tensor, inputs: Inputs, settings: Set
         gnoise,
         *_numbers(inputs, settings),
     )
-    gweight = gpacked.reshape(k, k, in_channels, out_channels).permute(3, 2, 0, 1) if needs_weight else None
+    by_tap = None if gpacked is None else gpacked.reshape(k, k, in_channels, out_channels)
+    gweight = None if by_tap is None else by_tap.permute(3, 2, 0, 1)
     return Pieces(gx=gx, gweight=gweight, gstyle=gstyle, gbias=gbias, gnoise=gnoise)
 
 
@@ -89,7 +90,7 @@ def _contiguous(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
-def _numbers(inputs: Inputs, settings: Settings) -> tuple:
+def _numbers(inputs: Inputs, settings: Settings) -> tuple[int, int, bool, str, float, float, float]:
     return (
         inputs.weight.shape[2],
         settings.up,

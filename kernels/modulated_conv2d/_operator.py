@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from guide_fast.kernels import _choice, _dispatch, _extension, _triton
+from guide_fast.kernels._constant import constant
 from guide_fast.kernels._dispatch import Backend
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d_reference import demodulation, power
 
@@ -120,21 +121,22 @@ def _rounded(clamp: float, dtype: torch.dtype) -> float:
 
 def _finish(pieces: Pieces, inputs: Inputs, demod: Tensor, settings: Settings, needs: Sequence[bool]) -> list[Tensor]:
     """The gradients of x, weight, style, noise, bias; [0] where nobody asked."""
-    grads: list[Tensor | None] = [pieces.gx, pieces.gweight, pieces.gstyle, None, pieces.gbias]
     weight, style, noise = inputs.weight, inputs.style, inputs.noise
+    gweight, gstyle, gnoise = pieces.gweight, pieces.gstyle, None
     if settings.demodulate and pieces.gdemod is not None:
         h = -pieces.gdemod * demod**3
-        if needs[1]:
+        if needs[1] and gweight is not None:
             through = h.T @ style.float().square()  # [O, I]
-            grads[1] = grads[1] + weight.float() * through[:, :, None, None]
+            gweight = gweight + weight.float() * through[:, :, None, None]
         if needs[2]:
             through = style.float() * (h @ power(weight))
-            grads[2] = through if grads[2] is None else grads[2] + through
-    elif needs[2] and grads[2] is None:
-        grads[2] = torch.zeros_like(style)  # premodulated, not demodulated: the style does nothing
-    if needs[3]:
+            gstyle = through if gstyle is None else gstyle + through
+    elif needs[2] and gstyle is None:
+        gstyle = torch.zeros_like(style)  # premodulated, not demodulated: the style does nothing
+    if needs[3] and noise is not None and pieces.gnoise is not None:
         per_image = pieces.gnoise.reshape(-1, *noise.shape[1:])
-        grads[3] = per_image if noise.shape[0] > 1 else per_image.sum(0, keepdim=True)
+        gnoise = per_image if noise.shape[0] > 1 else per_image.sum(0, keepdim=True)
+    grads = (pieces.gx, gweight, gstyle, gnoise, pieces.gbias)
     likes = (inputs.x, weight, style, noise, inputs.bias)
     return [
         _laid_out(grad, like) if need else inputs.x.new_empty(0)
@@ -142,14 +144,16 @@ def _finish(pieces: Pieces, inputs: Inputs, demod: Tensor, settings: Settings, n
     ]
 
 
-def _laid_out(grad: Tensor, like: Tensor) -> Tensor:
+def _laid_out(grad: Tensor | None, like: Tensor | None) -> Tensor:
+    if grad is None or like is None:
+        raise RuntimeError("the backward kernels left out a gradient that was asked for")
     return torch.empty_like(like).copy_(grad) if grad.dtype != like.dtype or grad.stride() != like.stride() else grad
 
 
 @_modulated_conv2d.register_fake
 def _(
-    x: Tensor, weight: Tensor, style: Any, noise: Any, bias: Any, next_style: Any, up: int, demodulate: bool, *_: Any
-):
+    x: Tensor, weight: Tensor, style: Any, noise: Any, bias: Any, next_style: Any, up: int, demodulate: bool, *rest: Any
+) -> tuple[Tensor, Tensor]:
     n, _, h, w = x.shape
     shape = (n, weight.shape[0], up * h, up * w)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -190,12 +194,14 @@ def demodulate(inputs: Inputs, settings: Settings) -> Tensor:
     return demodulation(power(inputs.weight), inputs.style)
 
 
-def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], recorded: bool) -> str:
+def fastest(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], settings: tuple[Any, ...], recorded: bool
+) -> str:
     """The implementation that took the least time on this GPU for this shape, forward or forward with backward.
 
     Not measured, but taken from what is known or the first candidate: inside torch.compile or a CUDA graph's capture.
     """
-    x, weight = inputs[0], inputs[1]
+    x, weight, *_ = inputs
     names = _candidates()
     if torch.compiler.is_compiling():
         return names[0]
@@ -213,13 +219,14 @@ def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], record
         with torch.set_grad_enabled(recorded):
             y = torch.ops.guide_fast.modulated_conv2d(*copies, None, *settings, name)[0]
         if recorded:
-            torch.autograd.grad(y, [t for t, need in zip(copies, needs, strict=True) if need], y.detach())
+            wanting = [t for t, need in zip(copies, needs, strict=True) if need and t is not None]
+            torch.autograd.grad(y, wanting, y.detach())
 
     candidates = {name: lambda name=name: run(name) for name in names}
     return _choice.choose("modulated_conv2d", key, candidates, x.device)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _candidates() -> tuple[str, ...]:
     """What a GPU can run."""
     from_triton = ("triton", "dense") if _triton.missing() is None else ()

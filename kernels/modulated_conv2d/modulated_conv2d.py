@@ -51,19 +51,27 @@ def modulated_conv2d(
             )
         from guide_fast.kernels.separable_conv2d import separable_conv2d
 
-        epilogue = {"noise": noise, "bias": bias, "activation": activation, "gain": gain, "clamp": clamp}
         return separable_conv2d.separable_conv2d(
-            x, weight, pointwise, style, **epilogue, next_style=next_style, impl=impl
+            x,
+            weight,
+            pointwise,
+            style,
+            noise=noise,
+            bias=bias,
+            activation=activation,
+            gain=gain,
+            clamp=clamp,
+            next_style=next_style,
+            impl=impl,
         )
     _check(x, weight, style, noise, bias, next_style, up)
     gain = _check_activation(activation, gain, clamp)
     # a GPU's choice is measured below; on a CPU PyTorch's dense convolution wins
     chosen = _dispatch.choose(OP, impl, x, _operator.BACKENDS, prefer=lambda able: "auto", slow_cpu=True)
-    tensors = [weight, style, noise, bias, next_style]
+    dtype = x.dtype
     if _dispatch.widen_on_cpu(impl, x):
-        x, (weight, style, noise, bias, next_style), dtype = x.float(), [_float(t) for t in tensors], x.dtype
-    else:
-        dtype = x.dtype
+        x, weight, style = x.float(), weight.float(), style.float()
+        noise, bias, next_style = (None if t is None else t.float() for t in (noise, bias, next_style))
     if dtype == torch.float16 and demodulate:
         weight, style = _normalised(weight, style, premodulated)
     if chosen == "reference":
@@ -144,7 +152,3 @@ def _power_of_two(largest: Tensor, terms: int) -> Tensor:
 
 def _nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _float(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.float()

@@ -359,12 +359,19 @@ def block_of(channels: int, pixels: int) -> tuple[int, int]:
     return pixels * (64 // bc if bc < 64 else 1), bc
 
 
-def shape_of(tile: Tile, x: Tensor) -> dict:
+def shape_of(tile: Tile, x: Tensor) -> dict[str, int | str]:
     """A GEMM's constants and launch options."""
     precision = "ieee" if x.dtype == torch.float32 and not _triton.allows_tf32(x) else "tf32"
     upcast = _triton.interpreted() and x.dtype != torch.float32
-    sizes = {"BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "PRECISION": precision, "UPCAST": upcast}
-    return sizes | {"num_warps": tile.warps, "num_stages": tile.stages}
+    return {
+        "BM": tile.bm,
+        "BN": tile.bn,
+        "BK": tile.bk,
+        "PRECISION": precision,
+        "UPCAST": upcast,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
 
 
 def epilogue_inputs(
@@ -375,7 +382,9 @@ def epilogue_inputs(
     return [z if t is None else t for t in there]
 
 
-def epilogue_flags(inputs: Inputs, settings: Settings, demod: Tensor | None, next_style: Tensor | None) -> dict:
+def epilogue_flags(
+    inputs: Inputs, settings: Settings, demod: Tensor | None, next_style: Tensor | None
+) -> dict[str, bool]:
     """Which parts an epilogue has."""
     return {
         "DEMOD": settings.demodulate,

@@ -208,7 +208,7 @@ def backward(
     u = haar_triton.forward(x, haar_style)
     inner = [wanted[0] or wanted[1], False, *wanted[2:]]
     gu, _, *sums = plain_backward(gy, y, u, depthwise, pointwise, style, noise_n, inner, nhwc, *settings)
-    outer = haar_triton.backward(gu, x, haar_style, nhwc, wanted[0], wanted[1]) if inner[0] else []
+    outer = [] if gu is None else haar_triton.backward(gu, x, haar_style, nhwc, wanted[0], wanted[1])
     return outer + [t for t in sums if t is not None]
 
 
@@ -231,11 +231,14 @@ def plain_backward(
     grads = gradients(y, x, pointwise, noise_n, wanted)
     gx, _, gdepthwise, gpointwise, gstyle, gnoise, gbias = grads
     need_g = wanted[3] or wanted[5] or wanted[6]
+    g = None
     if wanted[0] or wanted[2] or wanted[4]:
         t, g = pointwise_backward(gy, y, x, pointwise, nhwc, need_g, activation, slope, gain, clamp)
         depthwise_backward(t, x, depthwise, style, nhwc, gx, gstyle, gdepthwise)
     elif need_g:
         g = bias_act_triton.backward(gy, y, activation, slope, gain, clamp)
+    if g is None:
+        return grads
     if gpointwise is not None:
         pointwise_weight(g, x, depthwise, style, nhwc, gpointwise)
     if gnoise is not None:
@@ -317,9 +320,9 @@ def depthwise_backward(
         WANT_DEPTHWISE=gd is not None,
         **shape,
     )
-    if gstyle is not None:
+    if gstyle is not None and gs is not None:
         gstyle.copy_(gs.sum(1))
-    if gdepthwise is not None:
+    if gdepthwise is not None and gd is not None:
         gdepthwise.copy_(gd.sum((0, 1))[:9].t().reshape(c, 1, 3, 3))
 
 

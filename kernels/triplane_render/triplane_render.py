@@ -59,7 +59,7 @@ def triplane_render(
     work = torch.float64 if planes.dtype == torch.float64 else torch.float32
     check_rays(planes, origins, directions)
     check_sampling(box_warp, depth_resolution, depth_resolution_importance)
-    shape = tuple(origins.shape[:2])
+    shape = (origins.shape[0], origins.shape[1])
     near, far = ray_limits(planes, shape, ray_start, ray_end, work)
     jitter = quantiles("jitter", jitter, planes, (*shape, depth_resolution), work)
     u = quantiles("u", u, planes, (*shape, depth_resolution_importance), work)
@@ -185,11 +185,14 @@ def _triplane_render_backward(
     return gplanes, planes.new_empty(0) if partials is None else partials.sum(0).to(planes.dtype)
 
 
-def _outputs(planes: Tensor, origins: Tensor, w2: Tensor, samples: int, empty: Any) -> tuple[Tensor, ...]:
+def _outputs(
+    planes: Tensor, origins: Tensor, w2: Tensor, samples: int, empty: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n, r, _ = origins.shape
     return (
         empty((n, r, w2.shape[0] - 1), planes),
-        *(empty((n, r), origins) for _ in ("depth", "total")),
+        empty((n, r), origins),  # depth
+        empty((n, r), origins),  # total
         empty((n, r, samples), origins),  # sorted; all that the backward pass needs of the sampling
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -209,7 +211,9 @@ _SCENE = (
 )
 
 
-def _compiled(kernel: object, options: dict[str, int], constexprs: dict[str, object], **types: str) -> tuple:
+def _compiled(
+    kernel: Any, options: dict[str, int], constexprs: dict[str, object], **types: str
+) -> tuple[Any, dict[str, str | None], dict[str, object], dict[str, int]]:
     """An entry of COMPILE: the arguments' types that are not constants."""
     names = [name for name in kernel.arg_names if name not in constexprs]
     return kernel, {name: types.get(name, _SCENE.get(name)) for name in names}, constexprs, options

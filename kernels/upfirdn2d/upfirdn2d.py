@@ -47,8 +47,9 @@ def upfirdn2d(
     chosen = _dispatch.choose("upfirdn2d", impl, x, BACKENDS)
     if _dispatch.widen_on_cpu(impl, x):
         pads = (left, right, top, bottom)
-        settings = {"up": (up_x, up_y), "down": (down_x, down_y), "flip_filter": flip_filter, "gain": gain}
-        return upfirdn2d(x.float(), f, padding=pads, **settings).to(x.dtype)
+        ups, downs = (up_x, up_y), (down_x, down_y)
+        y = upfirdn2d(x.float(), f, up=ups, down=downs, padding=pads, flip_filter=flip_filter, gain=gain)
+        return y.to(x.dtype)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     f = torch.ones(1, 1, dtype=wide, device=x.device) if f is None else f.detach().to(wide)
     f = f if flip_filter else f.flip(list(range(f.ndim)))

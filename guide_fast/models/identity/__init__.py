@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from guide_fast import kernels
 from guide_fast.errors import UsageError
 from guide_fast.models.framing import Box, Framing
 from guide_fast.models.frozen import FrozenNetwork
@@ -28,11 +29,11 @@ class IdentityNetwork(FrozenNetwork):
 
     def __init__(self, box: Box) -> None:
         super().__init__()
-        self.framing = Framing(box, self.size)
+        self.framing = Framing(box, self.size, pixels=True)
 
     def embed(self, images: Tensor) -> Tensor:
         """[N, 3, R, R] RGB in [-1, 1], FFHQ framing, any R -> embeddings [N, D], unit length unless a subclass says."""
-        return F.normalize(self(self.framing(images) * 127.5 + 127.5), dim=1)
+        return F.normalize(self(self.framing(images)), dim=1)
 
     @abstractmethod
     def forward(self, crops: Tensor) -> Tensor:
@@ -40,11 +41,17 @@ class IdentityNetwork(FrozenNetwork):
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosine of embeddings [N, D] and [N, D] -> [N]; 1 is the same picture."""
-        return F.cosine_similarity(a, b, dim=1)
+        return 1 - _compare(a, b, kind="cosine")
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Euclidean distance of embeddings [N, D] and [N, D] -> [N]; its gradient where a == b is 0, not NaN."""
-        return torch.linalg.vector_norm(a - b, dim=1)
+        return _compare(a, b, kind="l2", normalise=False)
+
+
+def _compare(a: Tensor, b: Tensor, *, kind: str, normalise: bool = True) -> Tensor:
+    """One embedding against many stands for as many pairs; no pairs have no distances."""
+    a, b = torch.broadcast_tensors(a, b)
+    return kernels.identity_loss(a, b, kind=kind, normalise=normalise) if len(a) else a.sum(dim=1)
 
 
 def load_identity(name: str) -> IdentityNetwork:

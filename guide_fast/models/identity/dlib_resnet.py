@@ -58,7 +58,7 @@ class DlibResNet(IdentityNetwork):
 
     def embed(self, images: Tensor) -> Tensor:
         """[N, 3, R, R] RGB in [-1, 1], FFHQ framing, any R -> raw embeddings [N, 128]."""
-        return self(self.framing(images) * 127.5 + 127.5)
+        return self(self.framing(images))
 
     def forward(self, crops: Tensor) -> Tensor:
         """[N, 3, 150, 150] RGB in [0, 255], framed as dlib's `get_face_chip(size=150, padding=0.25)` -> [N, 128]."""

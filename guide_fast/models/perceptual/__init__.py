@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from guide_fast import kernels
 from guide_fast.errors import UsageError
 from guide_fast.models.frozen import FrozenNetwork
 
@@ -35,11 +35,12 @@ class PerceptualNetwork(FrozenNetwork):
         shapes_a, shapes_b = ([tuple(tap.shape[1:]) for tap in features] for features in (features_a, features_b))
         if shapes_a != shapes_b or not shapes_a:
             raise UsageError(f"features to compare have taps {shapes_a} and {shapes_b}; take both at the same size")
-        taps = [
-            (_unit(a) - _unit(b)).square().sum(dim=1).mean(dim=(1, 2))
-            for a, b in zip(features_a, features_b, strict=True)
-        ]
-        return torch.stack(taps).mean(dim=0)
+        if not len(features_a[0]):
+            return features_a[0].sum(dim=(1, 2, 3))  # no pairs, no distances
+        if len(features_a[0]) < len(features_b[0]):  # the one image stands on the right
+            features_a, features_b = features_b, features_a
+        share = 1 / len(shapes_a)
+        return kernels.feature_distance(features_a, features_b, weights=[share] * len(shapes_a), eps=1e-10)
 
 
 def load_perceptual() -> PerceptualNetwork:
@@ -48,7 +49,3 @@ def load_perceptual() -> PerceptualNetwork:
     from guide_fast.models.perceptual.efficientnet_lite import ASSET_NAME, EfficientNetLite0
 
     return EfficientNetLite0(*assets.load(ASSET_NAME))
-
-
-def _unit(tap: Tensor) -> Tensor:
-    return tap * torch.rsqrt(tap.square().sum(dim=1, keepdim=True) + 1e-10)
