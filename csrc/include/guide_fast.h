@@ -5,6 +5,7 @@
 #include "guide_fast/bias_act.h"
 #include "guide_fast/face_crop.h"
 #include "guide_fast/feature_distance.h"
+#include "guide_fast/fused_adam.h"
 #include "guide_fast/identity_loss.h"
 #include "guide_fast/status.h"
 
