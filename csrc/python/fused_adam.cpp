@@ -16,7 +16,7 @@ void factors(gf_fused_adam& a, int64_t step, double lr, double beta1, double bet
   a.beta2 = float(beta2);
   a.one_minus_beta2 = float(1 - beta2);
   a.step_size = float(lr / (1 - std::pow(beta1, double(step))));
-  a.bias2_sqrt = float(std::sqrt(1 - std::pow(beta2, double(step))));
+  a.bias2_rsqrt = float(1 / std::sqrt(1 - std::pow(beta2, double(step))));
   a.eps = float(eps);
   a.weight_decay = float(weight_decay);
 }

@@ -39,7 +39,7 @@ void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_s
   a.beta2 = float(factors[1]);
   a.one_minus_beta2 = float(factors[2]);
   a.step_size = float(factors[3]);
-  a.bias2_sqrt = float(factors[4]);
+  a.bias2_rsqrt = float(factors[4]);
   a.eps = float(factors[5]);
   a.weight_decay = float(factors[6]);
   launch(table, a, gf_fused_adam_cpu, gf_fused_adam_cuda);

@@ -15,7 +15,7 @@ from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 from guide_fast.kernels.fused_adam._table import CHUNK, table_of
 from guide_fast.kernels.fused_adam.fused_adam_reference import fused_adam_reference
 
-FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_sqrt", "eps", "weight_decay")
+FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay")
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def fused_adam(
         _check(i, param, grad, m, v, copy, params[0])
         groups.setdefault((grad.dtype, None if copy is None else copy.dtype), []).append(i)
     bias1, bias2 = 1 - beta1**step, 1 - beta2**step
-    factors = [1 - beta1, beta2, 1 - beta2, lr / bias1, math.sqrt(bias2), eps, weight_decay]
+    factors = [1 - beta1, beta2, 1 - beta2, lr / bias1, 1 / math.sqrt(bias2), eps, weight_decay]
     for (_, copy_dtype), indices in groups.items():
         pick = [[group[i] for i in indices] for group in (params, grads, exp_avgs, exp_avg_sqs)]
         pick.append([copies[i] for i in indices] if copy_dtype is not None else [])
@@ -72,7 +72,9 @@ def _run(tensors: list[list[Any]], factors: list[float], impl: str) -> None:
             )
         chosen = "reference"
     if chosen == "reference":
-        return fused_adam_reference(params, grads, *rest, **dict(zip(FACTORS, factors, strict=True)))
+        exp_avgs, exp_avg_sqs, copies = rest
+        named = dict(zip(FACTORS, factors, strict=True))
+        return fused_adam_reference(params, grads, exp_avgs, exp_avg_sqs, copies, **named)
     grads = [_laid_out_as(p, g) for p, g in zip(params, grads, strict=True)]
     torch.ops.guide_fast.fused_adam(params, grads, *rest, factors, chosen)
     return None

@@ -20,7 +20,7 @@ def fused_adam_reference(
     beta2: float,
     one_minus_beta2: float,
     step_size: float,
-    bias2_sqrt: float,
+    bias2_rsqrt: float,
     eps: float,
     weight_decay: float,
 ) -> None:
@@ -29,6 +29,6 @@ def fused_adam_reference(
         grad = grad.to(p.dtype) + weight_decay * p
         m.copy_(m + one_minus_beta1 * (grad - m))
         v.copy_(v * beta2 + one_minus_beta2 * grad * grad)
-        p.copy_(p - step_size * (m / (v.sqrt() / bias2_sqrt + eps)))
+        p.copy_(p - step_size * (m / (v.sqrt() * bias2_rsqrt + eps)))
         if copies:
             copies[i].copy_(p)

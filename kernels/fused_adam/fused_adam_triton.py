@@ -29,7 +29,7 @@ def fused_adam_kernel(
     beta2,
     one_minus_beta2,
     step_size,
-    bias2_sqrt,
+    bias2_rsqrt,
     eps,
     weight_decay,
     GRADIENT: tl.constexpr,
@@ -58,7 +58,7 @@ def fused_adam_kernel(
         grad += weight_decay * param
         m += one_minus_beta1 * (grad - m)
         v = v * beta2 + one_minus_beta2 * grad * grad
-        param -= step_size * (m / (tl.sqrt(v) / bias2_sqrt + eps))
+        param -= step_size * (m / (tl.sqrt(v) * bias2_rsqrt + eps))
         tl.store(exp_avg_ptr + i, m, mask=mask)
         tl.store(exp_avg_sq_ptr + i, v, mask=mask)
         tl.store(param_ptr + i, param, mask=mask)
@@ -89,7 +89,7 @@ _SIGNATURE = {
     "chunk_start_ptr": "*i64",
     "tensors": "i32",
 } | dict.fromkeys(
-    ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_sqrt", "eps", "weight_decay"), "fp32"
+    ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay"), "fp32"
 )
 _SIZES = {"CHUNK": CHUNK, "BLOCK": BLOCK}
 

@@ -23,7 +23,7 @@ typedef struct {
   void* const* copy; /* half-precision working copies, NULL for none */
   float one_minus_beta1, beta2, one_minus_beta2;
   float step_size;   /* lr / (1 - beta1^step) */
-  float bias2_sqrt;  /* sqrt(1 - beta2^step) */
+  float bias2_rsqrt;  /* 1 / sqrt(1 - beta2^step) */
   float eps, weight_decay;
 } gf_fused_adam;
 
