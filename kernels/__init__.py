@@ -7,6 +7,8 @@ from guide_fast.kernels.bias_act.bias_act import bias_act
 from guide_fast.kernels.face_crop.face_crop import face_crop
 from guide_fast.kernels.face_crop.framing import Framing
 from guide_fast.kernels.feature_distance.feature_distance import feature_distance
+from guide_fast.kernels.fused_adam.fused_adam import fused_adam
+from guide_fast.kernels.fused_adam.optimizer import FusedAdam
 from guide_fast.kernels.haar.haar import haar
 from guide_fast.kernels.identity_loss.identity_loss import identity_loss
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d import modulated_conv2d
@@ -16,11 +18,13 @@ from guide_fast.kernels.upfirdn2d.upfirdn2d import upfirdn2d
 
 __all__ = [
     "Framing",
+    "FusedAdam",
     "ImplementationUnavailable",
     "KernelError",
     "bias_act",
     "face_crop",
     "feature_distance",
+    "fused_adam",
     "haar",
     "identity_loss",
     "modulated_conv2d",

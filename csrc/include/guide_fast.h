@@ -5,6 +5,7 @@
 #include "guide_fast/bias_act.h"
 #include "guide_fast/face_crop.h"
 #include "guide_fast/feature_distance.h"
+#include "guide_fast/fused_adam.h"
 #include "guide_fast/haar.h"
 #include "guide_fast/identity_loss.h"
 #include "guide_fast/modulated_conv2d.h"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -75,9 +75,8 @@ class Framing:
 
     def for_pixels(self, mean: Sequence[float], scale: float) -> Framing:
         """This framing of images in [-1, 1] for a network that takes (pixel - mean) * scale, pixel in [0, 255]."""
-        m0, m1, m2 = ((m - 127.5) / 127.5 for m in mean)
-        moved, scales = (m0, m1, m2), (127.5 * scale,) * 3
-        return Framing(self.box, self.size, self.filter, self.resize_first, self.order, moved, scales)
+        red, green, blue = ((m - 127.5) / 127.5 for m in mean)
+        return replace(self, mean=(red, green, blue), scale=(127.5 * scale,) * 3)
 
     def matrices(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The resampling of rows [size, height] and columns [size, width] as dense float64 matrices."""

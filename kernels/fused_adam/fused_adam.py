@@ -1,0 +1,197 @@
+"""The public door of fused_adam: checks, custom operator, fake."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guide_fast.kernels import _dispatch
+from guide_fast.kernels._dispatch import Backend
+from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
+from guide_fast.kernels.fused_adam._table import CHUNK, table_of
+from guide_fast.kernels.fused_adam.fused_adam_reference import fused_adam_reference
+
+FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay")
+
+
+@torch.no_grad()
+def fused_adam(
+    params: Sequence[Tensor],  # float32 (float64: the reference alone)
+    grads: Sequence[Tensor | None],  # None: that tensor is left alone
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    *,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    working_copies: Sequence[Tensor | None] | None = None,
+    impl: str = "auto",
+) -> None:
+    """Step number `step` (from 1) of Adam, in place, for all tensors in one launch; the numbers of torch.optim.Adam.
+
+    Gradients may be in half precision; `working_copies` receive the new parameters in their own dtype. Moments
+    and copies lie in memory as their parameter does; a gradient that does not costs a copy. Tensors with gradients of
+    different dtypes, or with and without copies, take a launch for each kind. Raises KernelError on bad input,
+    ImplementationUnavailable when `impl` cannot run. Source: Adam (arXiv 1412.6980), algorithm 1.
+    """
+    copies = [None] * len(params) if working_copies is None else list(working_copies)
+    groups: dict[tuple[torch.dtype, torch.dtype | None], list[int]] = {}
+    _check_settings(step, lr, beta1, beta2, eps, weight_decay)
+    for name, group in (("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs), ("copies", copies)):
+        if len(group) != len(params):
+            raise KernelError(f"{name} of fused_adam has {len(group)} entries for {len(params)} params; give as many")
+    for i, (param, grad, m, v, copy) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, copies, strict=True)):
+        if grad is None or param.numel() == 0:
+            continue
+        _check(i, param, grad, m, v, copy, params[0])
+        groups.setdefault((grad.dtype, None if copy is None else copy.dtype), []).append(i)
+    bias1, bias2 = 1 - beta1**step, 1 - beta2**step
+    factors = [1 - beta1, beta2, 1 - beta2, lr / bias1, 1 / math.sqrt(bias2), eps, weight_decay]
+    for (_, copy_dtype), indices in groups.items():
+        pick = [[group[i] for i in indices] for group in (params, grads, exp_avgs, exp_avg_sqs)]
+        pick.append([copies[i] for i in indices] if copy_dtype is not None else [])
+        _run(pick, factors, impl)
+
+
+def _run(tensors: list[list[Any]], factors: list[float], impl: str) -> None:
+    params, grads, *rest = tensors
+    chosen = _dispatch.choose("fused_adam", impl, params[0], BACKENDS)
+    loose = next((p for p in params if _layout(p) is None), None)
+    if loose is not None and chosen != "reference":
+        if impl != "auto":
+            raise ImplementationUnavailable(
+                f"fused_adam cannot run with impl={impl!r}: a tensor of shape {tuple(loose.shape)} has strides "
+                f"{loose.stride()}; make it contiguous, or use 'auto'"
+            )
+        chosen = "reference"
+    if chosen == "reference":
+        exp_avgs, exp_avg_sqs, copies = rest
+        named = dict(zip(FACTORS, factors, strict=True))
+        return fused_adam_reference(params, grads, exp_avgs, exp_avg_sqs, copies, **named)
+    grads = [_laid_out_as(p, g) for p, g in zip(params, grads, strict=True)]
+    torch.ops.guide_fast.fused_adam(params, grads, *rest, factors, chosen)
+    return None
+
+
+def _check_settings(step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+    if not step >= 1:
+        raise KernelError(f"step={step} is below 1; the first step is 1")
+    for name, beta in (("beta1", beta1), ("beta2", beta2)):
+        if not 0 <= beta < 1:
+            raise KernelError(f"{name}={beta} must lie in [0, 1)")
+    for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+        if not value >= 0:
+            raise KernelError(f"{name}={value} is negative")
+
+
+def _check(i: int, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, copy: Tensor | None, first: Tensor) -> None:
+    if param.dtype not in (torch.float32, torch.float64):
+        raise KernelError(
+            f"params[{i}] of fused_adam is {_dispatch.name_of(param.dtype)}; give the float32 master weights, with "
+            "the half-precision ones as working_copies"
+        )
+    if param.device != first.device:
+        raise KernelError(f"params[{i}] of fused_adam is on {param.device} but params[0] on {first.device}")
+    if grad.layout != torch.strided:
+        raise KernelError(f"grads[{i}] of fused_adam is {grad.layout}; give a dense gradient")
+    for name, tensor in (("grads", grad), ("exp_avgs", m), ("exp_avg_sqs", v), ("working_copies", copy)):
+        if tensor is None:
+            continue
+        if tensor.shape != param.shape or tensor.device != param.device:
+            raise KernelError(
+                f"{name}[{i}] of fused_adam is {tuple(tensor.shape)} on {tensor.device}, params[{i}] "
+                f"{tuple(param.shape)} on {param.device}"
+            )
+        if name.startswith("exp") and tensor.dtype != param.dtype:
+            raise KernelError(f"{name}[{i}] of fused_adam is {_dispatch.name_of(tensor.dtype)}; keep it as params[{i}]")
+        if tensor.dtype not in _dispatch.FLOATS or (tensor.dtype == torch.float64 and param.dtype == torch.float32):
+            raise KernelError(f"{name}[{i}] of fused_adam is {_dispatch.name_of(tensor.dtype)}; give at most float32")
+        if name != "grads" and _layout(param) is not None and _layout(tensor) != _layout(param):
+            raise KernelError(
+                f"{name}[{i}] of fused_adam has strides {tensor.stride()}, params[{i}] {param.stride()}; "
+                "lay it out alike"
+            )
+
+
+def _layout(t: Tensor) -> torch.memory_format | None:
+    if t.is_contiguous():
+        return torch.contiguous_format
+    return torch.channels_last if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last) else None
+
+
+def _laid_out_as(param: Tensor, grad: Tensor) -> Tensor:
+    layout = _layout(param)
+    return grad if _layout(grad) == layout or layout is None else grad.contiguous(memory_format=layout)
+
+
+@torch.library.custom_op("guide_fast::fused_adam", mutates_args=("params", "exp_avgs", "exp_avg_sqs", "copies"))
+def _fused_adam(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    factors: list[float],
+    impl: str,
+) -> None:
+    BACKENDS[impl].forward(params, grads, exp_avgs, exp_avg_sqs, copies, factors)
+
+
+@_fused_adam.register_fake
+def _(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    factors: list[float],
+    impl: str,
+) -> None:
+    return None
+
+
+def _triton(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    factors: list[float],
+) -> None:
+    from guide_fast.kernels.fused_adam import fused_adam_triton
+
+    table = table_of(params, grads, exp_avgs, exp_avg_sqs, copies)
+    fused_adam_triton.step(table, grads[0].dtype, copies[0].dtype if copies else None, factors)
+
+
+def _native(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    factors: list[float],
+) -> None:
+    table = table_of(params, grads, exp_avgs, exp_avg_sqs, copies)
+    kinds = [_dispatch.name_of(t.dtype) for t in (grads[0], copies[0] if copies else params[0])]
+    torch.ops.guide_fast.native_fused_adam(
+        table.rows, table.chunk_tensor, table.chunk_start, CHUNK, *kinds, bool(copies), factors
+    )
+
+
+def _no_backward(*_: Any) -> None:
+    raise KernelError("fused_adam changes tensors in place; it has no gradient")
+
+
+BACKENDS = {
+    "triton": Backend(_triton, _no_backward),
+    "cuda": Backend(_native, _no_backward),
+    "cpu": Backend(_native, _no_backward),
+}
