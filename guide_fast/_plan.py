@@ -1,4 +1,4 @@
-"""What a run would do, told without touching disk or network."""
+"""What a run would do, told without doing it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guide_fast import assets, run_folder
+from guide_fast import assets
+from guide_fast._generators import attach_small, loaded
 from guide_fast._networks import JUDGE, LOSS_IDENTITY, PERCEPTUAL, THIRD
-from guide_fast._person import given_latent
-from guide_fast.align import read_photo
-from guide_fast.artifacts import Delta, Latent
+from guide_fast._request import Asked, resumed
+from guide_fast._run_files import FILES, left_over, resumable
+from guide_fast.artifacts import Latent
 from guide_fast.config import Config, check_config
-from guide_fast.ltu.schedule import candidate_layers
 from guide_fast.models import loading
 
 
@@ -30,29 +30,35 @@ def plan_forget(
     deltas: Sequence[Path] = (),
     resume: bool = False,
 ) -> dict[str, Any]:
-    """What `forget` would do, without touching disk or network. Raises UsageError as `forget` would."""
-    config = check_config(config or Config())
+    """What `load_generator`, then `forget` would do; reads files, writes none, fetches nothing.
+
+    Raises whatever they would before they render anything, as far as assets that are there allow to tell.
+    """
+    asked = Asked(photo, seed, latent, face, aligned, check_config(config or Config()))
     pinned = [generator] if generator in loading.GENERATORS else []  # a file needs no asset
     needed = [*pinned, LOSS_IDENTITY, PERCEPTUAL, JUDGE, THIRD, *(["mtcnn"] if photo and not aligned else [])]
     missing = [name for name in needed if not assets.available(name)]
-    if photo is not None and Path(photo) != assets.verify("demo-photo").path:  # that one may not be fetched yet
-        read_photo(photo, config.align)
-    for path in deltas:
-        Delta.load(Path(path))
+    demo = assets.verify("demo-photo").path
+    unfetched = photo is not None and Path(photo) == demo and not demo.exists()
+    if not unfetched:
+        asked.check_source()
+    stopped = resumable(out) if resume else None
     plan: dict[str, Any] = {
         "generator": generator,
         "source": f"photo:{photo}" if photo else f"seed:{seed}" if latent is None else latent.origin,
         "deltas_before": [str(path) for path in deltas],
         "resume": resume,
-        "layers": config.ltu.layers,
-        "target": config.target.kind,
-        "steps_at_most": config.ltu.steps,
+        "layers": asked.config.ltu.layers,
+        "target": asked.config.target.kind,
+        "steps_at_most": asked.config.ltu.steps,
         "assets": {"needed": needed, "missing": missing},
-        "would_write": [str(out / name) for name in run_folder.FILES] if out else [],
+        "would_write": [str(out / name) for name in FILES] if out else [],
+        "would_remove": [str(file) for file in left_over(out)] if out and not resume else [],
     }
     if generator not in missing:
-        loaded = loading.load(generator)
-        plan["layers"] = list(candidate_layers(loaded, config.ltu.layers))
-        if latent is not None:
-            given_latent(loaded, None, latent)
+        base = loaded(generator, deltas, low_resolution=stopped is not None, write=False)
+        plan["layers"] = list(asked.check_for(base))
+        if stopped is not None and not unfetched:
+            attach_small(base, asked.config.ltu.resolution, write=False)
+            resumed(stopped, asked.described(base), asked.config, force=force)
     return plan

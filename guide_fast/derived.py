@@ -24,12 +24,14 @@ def derived(
     kind: str,
     key: Mapping[str, Any],
     make: Callable[[], dict[str, Tensor]],
+    *,
+    write: bool = True,
 ) -> dict[str, Tensor]:
     """What `make` returns, kept in `folder` (None: nowhere) for the next time the same `key` is asked for.
 
     `key` (plain JSON values) holds everything that the tensors depend on; the file is `<name>-<hash of key>`. A file
     whose bytes are damaged or that belongs to another key is made anew, with a warning in the log; one that cannot be
-    written costs a warning only.
+    written costs a warning only. Without `write` the folder stays as it is.
     """
     if folder is None:
         return _plain(make())
@@ -39,6 +41,8 @@ def derived(
     if found is not None:
         return found
     tensors = _plain(make())
+    if not write:
+        return tensors
     try:
         write_safetensors(path, tensors, kind, {"key": key, "sha256": tensors_sha256(tensors)})
     except GuideFastError as error:

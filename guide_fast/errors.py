@@ -31,6 +31,10 @@ class RefusedError(GuideFastError):
     exit_code = 4
 
 
+class DivergedError(GuideFastError):
+    """A loss stopped being finite; the same request would end in the same again."""
+
+
 class IntegrityError(GuideFastError):
     """Bytes are not what their pinned hash says."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,34 @@ from torch import Tensor
 
 from guide_fast import assets, run_folder
 from guide_fast._clock import StageClock
+from guide_fast._generators import DEFAULT_GENERATOR, attach_small, derived_folder, load_generator
 from guide_fast._networks import JUDGE, LOSS_IDENTITY, judge_unless, judges, loss_networks
-from guide_fast._person import check_source, given_latent, resumed_source
 from guide_fast._plan import plan_forget
-from guide_fast.align import align, read_photo
+from guide_fast._request import Asked, check_somebody, given_latent, noted, resumed
+from guide_fast._run_files import resumable
+from guide_fast.align import align
 from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
-from guide_fast.errors import UsageError
+from guide_fast.errors import DivergedError
 from guide_fast.evaluate import Evaluation, evaluate, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
-from guide_fast.invert import InversionState, invert
+from guide_fast.invert import Snapshot, invert
 from guide_fast.ltu import Networks, preservation_bank, unlearn
-from guide_fast.ltu.schedule import candidate_layers
 from guide_fast.models import loading
 from guide_fast.models.detection import load_detector
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
-from guide_fast.models.low_resolution import attach_head, low_resolutions
 from guide_fast.progress import Progress, silent
+from guide_fast.resumption import saving, uninterrupted
 from guide_fast.target import choose_target
 
-DEFAULT_GENERATOR = loading.GENERATORS[0]
 BANK_SEED = 11
-MIN_IDENTITY = 1e-3  # length of a slot's w_u - w_mean; people lie around 10 from the mean
 REPRODUCIBLE = ("forgotten", "stranger_mean", "stranger_std", "retained", "retained_p05", "fd_pre", "fd_pre_n", "steps")
 
 __all__ = [
+    "DEFAULT_GENERATOR",
     "JUDGE",
     "LOSS_IDENTITY",
     "apply_delta",
@@ -64,28 +64,6 @@ class _Measured:
     shortfalls: list[str]
 
 
-def load_generator(
-    name: str | Path = DEFAULT_GENERATOR,
-    *,
-    deltas: Sequence[Path | Delta] = (),
-    low_resolution: bool = True,
-    progress: Progress = silent,
-) -> Generator:
-    """A generator by name or from a file, with `deltas` applied in order.
-
-    `low_resolution` gives it the small output that unlearning and inversion use, fitted to the weights before `deltas`
-    and cached; a file written by `apply` has other weights, so that another small output is fitted to it. Raises
-    UsageError for an unknown name or a delta that does not fit.
-    """
-    generator = loading.load(str(name))
-    if low_resolution:
-        size = Config().ltu.resolution
-        attach_head(generator, size, cache_dir=_derived(), progress=progress)
-    for delta in deltas:
-        apply_delta(generator, delta if isinstance(delta, Delta) else Delta.load(Path(delta)))
-    return generator
-
-
 def forget(
     generator: Generator,
     *,
@@ -103,47 +81,52 @@ def forget(
     """Forget the person of a photo, a seed or a latent; `generator` itself stays as it is.
 
     With `out` the folder receives delta, metrics, pictures, report, latent, settings, environment; a run stopped by
-    KeyboardInterrupt, be it during the inversion, continues with `resume`, and its seconds count all sessions.
+    KeyboardInterrupt, be it during the inversion, continues with `resume`, and its seconds count all sessions. A run
+    that is refused leaves the folder as it was; one that diverges leaves the latent there.
     `metrics["shortfalls"]` says where the evidence falls short of the request, and is empty where it holds. Raises
-    UsageError on bad input or when `resume` finds another request, RefusedError where going on would forget nobody,
-    GuideFastError without the held-out judge.
+    UsageError on bad input or when `resume` finds no run or another request, RefusedError where going on would forget
+    nobody, GuideFastError without the held-out judge.
     """
-    config = check_config(config or Config())
-    candidate_layers(generator, config.ltu.layers)
-    check_source(generator, photo, seed, latent, config)
+    asked = Asked(photo, seed, latent, face, aligned, check_config(config or Config()))
+    config, resolution = asked.config, asked.config.ltu.resolution
+    asked.check_source()
+    asked.check_for(generator)
     out = Path(out) if out is not None else None
-    stopped = out if resume and out is not None and run_folder.stopped(out) else None
-    if stopped is not None:
-        run_folder.check_run(stopped, config)
+    stopped = resumable(out) if resume else None
     judge, third = judges()
     networks = loss_networks()
-    resolution = _small(generator, config.ltu.resolution, progress)
+    attach_small(generator, resolution, progress=progress)
+    request = asked.described(generator)
+    found = resumed(stopped, request, config, force=force) if stopped is not None else None
     with StageClock(stopped) as clock:
-        clock.begin("inversion")
 
-        def open_run(folder: Path) -> None:
-            run_folder.open_run(folder, config, resume=stopped is not None)
-            clock.keep_in(folder)
-
-        def keep(state: InversionState) -> None:
+        def keep(name: str, save: Callable[[Path], None]) -> None:
             if out is not None:
-                open_run(out)
-                state.save(out / run_folder.INVERSION)
+                run_folder.open_run(out, config, name, save, resume=resume)
+                clock.keep_in(out)
 
-        if stopped is not None and (stopped / run_folder.LATENT).is_file():
-            asked = _asked(face, aligned, config)
-            source = resumed_source(stopped / run_folder.LATENT, generator, photo, seed, latent, asked, config)
+        def keep_snapshot(snapshot: Snapshot) -> None:
+            keep(run_folder.INVERSION, lambda file: snapshot.save(file, request))
+
+        clock.begin("inversion")
+        if isinstance(found, Latent):
+            source = found
         elif photo is not None:
-            begun = stopped / run_folder.INVERSION if stopped is not None else None
-            source = _invert(generator, photo, face, aligned, force, config, networks, judge, progress, begun, keep)
+            source = noted(_invert(generator, asked, force, networks, judge, progress, found, keep_snapshot), request)
         else:
-            source = given_latent(generator, seed, latent)
-        if float((source.w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
-            raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
-        if out is not None:
-            open_run(out)
-            source.save(out / run_folder.LATENT)
-            (out / run_folder.INVERSION).unlink(missing_ok=True)
+            source = noted(given_latent(generator, seed, latent), request)
+        check_somebody(source.w, generator)
+        clock.begin("unlearning")
+        with saving(lambda: keep(run_folder.LATENT, source.save)):  # not when the target is refused
+            target = choose_target(
+                generator,
+                source.w,
+                identity=networks.identity,
+                config=config.target,
+                resolution=resolution,
+                seed=config.ltu.seed,
+                progress=progress,
+            )
         clock.begin("bank")
         bank = preservation_bank(
             generator,
@@ -151,30 +134,27 @@ def forget(
             size=config.ltu.bank,
             resolution=resolution,
             seed=BANK_SEED,
-            cache_dir=_derived(),
+            cache_dir=derived_folder(),
             progress=progress,
         )
         clock.begin("unlearning")
-        target = choose_target(
-            generator,
-            source.w,
-            identity=networks.identity,
-            config=config.target,
-            resolution=resolution,
-            seed=config.ltu.seed,
-            progress=progress,
-        )
-        result = unlearn(
-            generator,
-            source.w,
-            target.w,
-            networks=networks,
-            bank=bank,
-            config=replace(config.ltu, resolution=resolution),
-            state_path=out / run_folder.STATE if out is not None else None,
-            resume=stopped is not None and (stopped / run_folder.STATE).is_file(),
-            progress=progress,
-        )
+        try:
+            result = unlearn(
+                generator,
+                source.w,
+                target.w,
+                networks=networks,
+                bank=bank,
+                config=config.ltu,
+                state_path=out / run_folder.STATE if out is not None else None,
+                resume=stopped is not None and (stopped / run_folder.STATE).is_file(),
+                progress=progress,
+            )
+        except DivergedError:
+            if out is not None and stopped is None:
+                clock.keep_in(None)
+                run_folder.give_up_run(out)
+            raise
         clock.begin("evaluation")
         measured = _measure(generator, result.generator, source, config, judge, third, networks, progress)
         seconds = clock.seconds()
@@ -191,7 +171,7 @@ def forget(
             "shortfalls": measured.shortfalls,
             "seconds": seconds["unlearning"],
             "seconds_by_stage": seconds,
-            "peak_memory_bytes": run_folder.peak_memory_bytes(),
+            "peak_memory_bytes": clock.peak_memory_bytes(),
             "layers": list(result.layers),
             "parameters_moved": delta.num_parameters,
             "origin": source.origin,
@@ -205,7 +185,9 @@ def forget(
             with torch.inference_mode():
                 picture = generator.synthesis(target.w[None]).image[0]
             _write_results(out, done, measured.evaluation, picture)
-            run_folder.close_run(out)
+            with uninterrupted():
+                run_folder.close_run(out)
+                clock.keep_in(None)
         else:
             metrics["delta_bytes"] = sum(t.numel() * t.element_size() for t in delta.tensors.values())
     return done
@@ -221,11 +203,12 @@ def invert_photo(
     config: Config | None = None,
     progress: Progress = silent,
 ) -> Latent:
-    """Align a photo, then find the latent that renders it; raises as `align` and `invert` do."""
-    config = check_config(config or Config())
-    read_photo(photo, config.align)
+    """Align a photo, then find the latent that renders it, with a note of the request; raises as both steps do."""
+    asked = Asked(photo, None, None, face, aligned, check_config(config or Config()))
+    asked.check_source()
     judge = judge_unless(force=force)
-    return _invert(generator, photo, face, aligned, force, config, loss_networks(), judge, progress)
+    request = asked.described(generator)
+    return noted(_invert(generator, asked, force, loss_networks(), judge, progress), request)
 
 
 def evaluate_delta(
@@ -272,21 +255,19 @@ def render(
 
 def _invert(
     generator: Generator,
-    photo: Path | str,
-    face: int | None,
-    aligned: bool,
+    asked: Asked,
     force: bool,
-    config: Config,
     networks: Networks,
     judge: IdentityNetwork | None,
     progress: Progress,
-    resume: Path | None = None,
-    keep: Callable[[InversionState], None] | None = None,
+    resume: Snapshot | None = None,
+    keep: Callable[[Snapshot], None] | None = None,
 ) -> Latent:
-    detector = None if aligned else load_detector()
-    aligned_face = align(photo, detector=detector, config=config.align, face=face, aligned=aligned)
+    assert asked.photo is not None
+    config = asked.config
+    detector = None if asked.aligned else load_detector()
     return invert(
-        aligned_face,
+        align(asked.photo, detector=detector, config=config.align, face=asked.face, aligned=asked.aligned),
         generator,
         identity=networks.identity,
         perceptual=networks.perceptual,
@@ -294,17 +275,11 @@ def _invert(
         config=config.invert,
         seed=config.ltu.seed,
         force=force,
-        cache_dir=_derived(),
+        cache_dir=derived_folder(),
         progress=progress,
-        asked=_asked(face, aligned, config),
-        resume=resume if resume is not None and resume.is_file() else None,
+        resume=resume,
         keep=keep,
     )
-
-
-def _asked(face: int | None, aligned: bool, config: Config) -> dict[str, Any]:
-    """How the face is taken from the photo."""
-    return {"face": face, "aligned": aligned} | {f"align.{key}": value for key, value in asdict(config.align).items()}
 
 
 def _measure(
@@ -325,7 +300,7 @@ def _measure(
         perceptual=networks.perceptual,
         third=third,
         config=config.evaluate,
-        cache_dir=_derived(),
+        cache_dir=derived_folder(),
         progress=progress,
     )
     return _Measured(evaluation, passed(evaluation.metrics))
@@ -344,19 +319,3 @@ def _write_results(out: Path, done: Forgotten, evaluation: Evaluation, target: T
         curve_label="similarity by the loss network at low resolution",
         notices=list(dict.fromkeys(notices)),
     )
-
-
-def _small(generator: Generator, resolution: int, progress: Progress) -> int:
-    """The resolution of the steps; raises UsageError when the generator has no such output."""
-    if resolution not in generator.resolutions:
-        if resolution in low_resolutions(generator):  # type: ignore[arg-type]
-            attach_head(generator, resolution, cache_dir=_derived(), progress=progress)  # type: ignore[arg-type]
-        else:
-            known = ", ".join(map(str, generator.resolutions))
-            raise UsageError(f"ltu.resolution = {resolution} is no output of {generator.name}; choose one of {known}")
-    return resolution
-
-
-def _derived() -> Path:
-    """Where what is computed from pinned weights is kept."""
-    return assets.home() / "derived"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from guide_fast.errors import IntegrityError, UsageError
+from torch import Tensor
+
+from guide_fast.artifacts import read_safetensors, tensors_sha256, write_safetensors
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 
 
 @contextmanager
@@ -39,6 +44,51 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+@contextmanager
+def saving(save: Callable[[], None]) -> Iterator[None]:
+    """Call `save` when the block is done or stopped (Ctrl-C, memory); Ctrl-C waits for it.
+
+    Not after an error of ours: going on from there would end in the same error.
+    """
+    failed = False
+    try:
+        yield
+    except GuideFastError:
+        failed = True
+        raise
+    finally:
+        if not failed:
+            with uninterrupted():
+                save()
+
+
+def write_state(
+    path: Path, kind: str, tensors: Mapping[str, Tensor], request: Mapping[str, Any], done: Mapping[str, Any]
+) -> None:
+    """Write atomically where a stage was stopped: `tensors` with the plain values `done`, for `request` only.
+
+    Raises GuideFastError when the disk refuses.
+    """
+    content = {"request": {**this_version(), **request}, "done": done, "sha256": _sha256(tensors, done)}
+    write_safetensors(path, tensors, kind, content)
+
+
+def read_state(path: Path, kind: str, request: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors with the plain values of a file that `write_state` wrote, every bit of them.
+
+    Raises UsageError when there is none or it was left by another request or version, IntegrityError when its bytes are
+    not the ones that were written.
+    """
+    tensors, content = read_safetensors(path, kind)
+    content = content if isinstance(content, dict) else {}
+    check_request(path, content.get("request"), {**this_version(), **request})
+    done = content.get("done")
+    # safetensors checks its header only: a flipped bit in a tensor would read as a number like any other
+    if not isinstance(done, dict) or content.get("sha256") != _sha256(tensors, done):
+        raise IntegrityError(f"the bytes of {path} are damaged; start anew without --resume")
+    return tensors, done
+
+
 def check_request(path: Path, before: Any, now: Mapping[str, Any]) -> None:
     """Raise UsageError when the state at `path` was left by another request, naming the first difference.
 
@@ -54,6 +104,19 @@ def check_request(path: Path, before: Any, now: Mapping[str, Any]) -> None:
                 f"{path} was left by a run with another {name} ({then} then, {today} now); "
                 "ask for the same, or start anew without --resume"
             )
+
+
+def this_version() -> dict[str, str]:
+    """The part of a request that a user has no say in: another version may compute otherwise."""
+    try:
+        return {"guide-fast": metadata.version("guide-fast")}
+    except metadata.PackageNotFoundError:
+        return {"guide-fast": "not installed"}
+
+
+def _sha256(tensors: Mapping[str, Tensor], done: Mapping[str, Any]) -> str:
+    said = json.dumps(done, sort_keys=True)
+    return hashlib.sha256(f"{tensors_sha256(tensors)} {said}".encode()).hexdigest()
 
 
 def _said(value: Any) -> str:

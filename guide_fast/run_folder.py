@@ -6,29 +6,29 @@ import json
 import os
 import platform
 import resource
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from guide_fast._run_files import CONFIG, FILES, INVERSION, LATENT, SECONDS, STATE, stopped
+from guide_fast._run_files import CONFIG, DELTA, ENVIRONMENT, FILES, INVERSION, LATENT, SPENT, STATE, STATES, stopped
 from guide_fast.artifacts import write_bytes
 from guide_fast.config import Config
-from guide_fast.errors import GuideFastError, UsageError
-
-STATES = (INVERSION, STATE, SECONDS)
+from guide_fast.resumption import uninterrupted
 
 __all__ = [
     "CONFIG",
+    "DELTA",
     "FILES",
     "INVERSION",
     "LATENT",
-    "SECONDS",
+    "SPENT",
     "STATE",
-    "check_run",
     "close_run",
     "environment",
+    "give_up_run",
     "open_run",
     "peak_memory_bytes",
     "stopped",
@@ -61,37 +61,32 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n").encode())
 
 
-def open_run(folder: Path, config: Config, *, resume: bool) -> None:
-    """Write settings with environment; on `resume` check first that the settings are the ones of the stopped run."""
-    if resume:
-        check_run(folder, config)
-    else:  # what an earlier run left would pass for this one's
-        for name in (*FILES, *STATES):
-            (folder / name).unlink(missing_ok=True)
-    write_json(folder / CONFIG, config.to_dict())
-    write_json(folder / "environment.json", environment())
+def open_run(folder: Path, config: Config, name: str, save: Callable[[Path], None], *, resume: bool) -> None:
+    """Let `save` write the file `name`, from which the run can be resumed, in place of what an earlier run left.
+
+    That file comes first: where the disk refuses it, the folder stays as it is. Settings with environment follow. The
+    loop's state stays when this run goes on from it (`resume`). Ctrl-C waits until all is done.
+    """
+    kept = {name, STATE, SPENT} if resume else {name}
+    with uninterrupted():
+        save(folder / name)
+        for other in (*FILES, *STATES):  # would pass for this run's
+            if other not in kept:
+                (folder / other).unlink(missing_ok=True)
+        write_json(folder / CONFIG, config.to_dict())
+        write_json(folder / ENVIRONMENT, environment())
+
+
+def give_up_run(folder: Path) -> None:
+    """Leave of a run that can only fail again what `guide-fast invert` would: the latent."""
+    for name in (CONFIG, ENVIRONMENT, *STATES):
+        (folder / name).unlink(missing_ok=True)
 
 
 def close_run(folder: Path) -> None:
     """Remove what only a stopped run has."""
     for name in STATES:
         (folder / name).unlink(missing_ok=True)
-
-
-def check_run(folder: Path, config: Config) -> None:
-    """Raise UsageError when the run stopped in `folder` had other settings; changes nothing."""
-    file = folder / CONFIG
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise GuideFastError(f"{file} cannot be read ({error}); start anew without --resume") from None
-        if not isinstance(before, dict) or not all(isinstance(keys, dict) for keys in before.values()):
-            raise GuideFastError(f"{file} holds no settings; start anew without --resume")
-        now = json.loads(json.dumps(config.to_dict()))
-        different = [f"{s}.{k}" for s, keys in now.items() for k, v in keys.items() if before.get(s, {}).get(k) != v]
-        if different:
-            raise UsageError(f"{folder} was started with another {different[0]}; resume with the same settings")
 
 
 def _version(package: str) -> str:

@@ -12,9 +12,20 @@ _FOLDER = Path(__file__).resolve().parent
 CORE, TORCH = "libguide_fast.so", "libguide_fast_torch.so"
 
 
-@cache
+@torch.compiler.assume_constant_result
 def missing() -> str | None:
     """Why there are no compiled kernels, or None once they are loaded."""
+    return _missing()
+
+
+@torch.compiler.assume_constant_result
+def missing_cuda() -> str | None:
+    """Why there are no compiled CUDA kernels, or None."""
+    return _missing_cuda()
+
+
+@cache
+def _missing() -> str | None:
     path = library_folder() / TORCH
     if not path.is_file():
         return f"{path.name} is not there: install a wheel, or build with a C++ compiler (make setup)"
@@ -27,8 +38,7 @@ def missing() -> str | None:
 
 
 @cache
-def missing_cuda() -> str | None:
-    """Why there are no compiled CUDA kernels, or None."""
+def _missing_cuda() -> str | None:
     if reason := missing():
         return reason
     core = ctypes.CDLL(str(library_folder() / CORE))

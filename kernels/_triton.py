@@ -1,4 +1,4 @@
-"""Triton, where it is installed: whether it can run, what all kernels share."""
+"""Triton, where it is installed: whether a kernel can run on a tensor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 
-@cache
+@torch.compiler.assume_constant_result
 def missing() -> str | None:
     """Why no Triton kernel can run at all, or None."""
+    return _missing()
+
+
+@cache
+def _missing() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install triton"
     return None

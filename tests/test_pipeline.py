@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stopping import NETWORKS, interrupt_at
+from stopping import generator as generator  # a fixture
 from tiny import CONFIG, TinyIdentity, TinyPerceptual, person, tiny_generator
 
-from guide_fast import _networks, pipeline
+from guide_fast import _generators, _networks, pipeline
 from guide_fast.artifacts import Delta, Forgotten, Latent, weights_sha256
 from guide_fast.config import Config, LtuConfig
 from guide_fast.errors import GuideFastError, RefusedError, UsageError
 from guide_fast.models import loading
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 from guide_fast.run_folder import FILES, STATE
-
-NETWORKS = {name: seed for seed, name in enumerate(("faceres", "mobileface", "dlib-resnet-v1"))}
-
-
-@pytest.fixture
-def generator() -> MobileStyleGAN:
-    return tiny_generator()
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +33,6 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GUIDE_FAST_OFFLINE", "1")
     monkeypatch.setattr(_networks, "load_identity", lambda name: TinyIdentity(name, seed=NETWORKS[name]))
     monkeypatch.setattr(_networks, "load_perceptual", TinyPerceptual)
-
-
-def interrupt_at(stage: str, done: int) -> Callable[..., None]:
-    def progress(now: str, count: int, total: int, values: Mapping[str, float]) -> None:
-        if (now, count) == (stage, done):
-            raise KeyboardInterrupt
-
-    return progress
 
 
 def forget(generator: MobileStyleGAN, **arguments: Any) -> Forgotten:
@@ -120,21 +106,21 @@ def test_resuming_with_other_settings_is_refused(generator: MobileStyleGAN, tmp_
     with pytest.raises(KeyboardInterrupt):
         forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
     other = replace(CONFIG, ltu=replace(CONFIG.ltu, steps=5))
-    with pytest.raises(UsageError, match=r"another ltu\.steps; resume with the same settings"):
+    with pytest.raises(UsageError, match=r"another ltu\.steps \(4 then, 5 now\); ask for the same"):
         forget(generator, out=tmp_path, resume=True, config=other)
 
 
 def test_resuming_with_another_person_is_refused(generator: MobileStyleGAN, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"another seed \(777 then, 778 now\)"):
         forget(generator, seed=778, out=tmp_path, resume=True)
 
 
 def test_resuming_on_another_generator_is_refused(generator: MobileStyleGAN, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         forget(generator, out=tmp_path, progress=interrupt_at("unlearning", 2))
-    with pytest.raises(GuideFastError):
+    with pytest.raises(UsageError, match=r"another generator \([0-9a-f]{12} then, [0-9a-f]{12} now\)"):
         forget(tiny_generator(seed=1), out=tmp_path, resume=True)
 
 
@@ -187,7 +173,7 @@ def test_settings_that_the_generator_lacks_are_refused(generator: MobileStyleGAN
 
 def test_layers_that_the_small_image_does_not_show_are_refused(generator: MobileStyleGAN) -> None:
     ltu = replace(CONFIG.ltu, layers="to_img.*")
-    with pytest.raises(GuideFastError):
+    with pytest.raises(UsageError, match=r"ltu\.layers = to_img\.\* names only layers past the 16 px output"):
         forget(generator, config=replace(CONFIG, ltu=ltu))
 
 
@@ -255,7 +241,7 @@ def test_generator_written_with_a_delta_gets_a_small_output_of_its_own(
     generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = replace(Config(), ltu=replace(Config().ltu, resolution=16))
-    monkeypatch.setattr(pipeline, "Config", lambda: config)  # the tiny generator has no 256 px
+    monkeypatch.setattr(_generators, "Config", lambda: config)  # the tiny generator has no 256 px
     loading.save(generator, tmp_path / "base.safetensors")
     delta = forget(generator).delta
     stacked = pipeline.load_generator(tmp_path / "base.safetensors", deltas=[delta])
@@ -283,19 +269,3 @@ def test_render_gives_one_image_a_seed(generator: MobileStyleGAN) -> None:
 def test_truncation_to_zero_renders_the_mean(generator: MobileStyleGAN) -> None:
     one, other = pipeline.render(generator, seeds=[1, 2], truncation=0.0)
     assert np.array_equal(one, other)
-
-
-def test_plan_touches_no_disk_and_names_what_would_be_written(generator: MobileStyleGAN, tmp_path: Path) -> None:
-    loading.save(generator, tmp_path / "g.safetensors")
-    before = set(tmp_path.rglob("*"))
-    plan = pipeline.plan_forget(str(tmp_path / "g.safetensors"), seed=7, config=CONFIG, out=tmp_path / "run")
-    assert set(tmp_path.rglob("*")) == before
-    assert plan["source"] == "seed:7"
-    assert plan["layers"] == list(generator.layers)
-    assert plan["would_write"] == [str(tmp_path / "run" / name) for name in FILES]
-    assert set(plan["assets"]["missing"]) == set(plan["assets"]["needed"])
-    assert plan["assets"]["needed"] == ["dlib-resnet-v1", "efficientnet-lite0", "faceres", "mobileface"]
-    default = pipeline.plan_forget(pipeline.DEFAULT_GENERATOR, seed=7, config=CONFIG)
-    assert default["assets"]["needed"][0] == pipeline.DEFAULT_GENERATOR
-    with pytest.raises(UsageError, match="takes"):
-        pipeline.plan_forget(str(tmp_path / "g.safetensors"), latent=Latent(torch.zeros(2, 2), "tiny", "x"))

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from guide_fast import resumption
+from guide_fast.artifacts import read_safetensors, write_safetensors
 from guide_fast.errors import IntegrityError, UsageError
-from guide_fast.resumption import check_request, uninterrupted
+from guide_fast.resumption import check_request, read_state, saving, uninterrupted, write_state
 
 REQUEST = {"photo": "a" * 64, "face": None, "aligned": False, "invert.lr": 0.1 + 0.2}
 
@@ -97,3 +100,87 @@ def test_what_only_the_state_asked_for_is_refused() -> None:
 def test_state_that_does_not_say_is_damaged(before: Any) -> None:
     with pytest.raises(IntegrityError, match="does not say what it was asked for"):
         check_request(Path("s"), before, REQUEST)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, MemoryError, ValueError])
+def test_state_is_saved_when_the_block_is_done_or_stopped(handler: Any, error: type[BaseException] | None) -> None:
+    saved: list[str] = []
+
+    def block() -> None:
+        with saving(lambda: (signal.raise_signal(signal.SIGINT), saved.append("all of it"))):
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt):  # Ctrl-C while saving waits
+        block()
+    assert saved == ["all of it"]
+
+
+def test_state_is_not_saved_after_an_error_of_ours() -> None:
+    saved: list[str] = []
+    with pytest.raises(UsageError), saving(lambda: saved.append("state")):
+        raise UsageError("no layer of tiny matches 'conv9'")
+    assert saved == []
+
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones((), dtype=torch.int64)}
+DONE = {"step": 3, "curve": [{"loss": 0.1 + 0.2}]}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    write_state(tmp_path / "state", "test state", TENSORS, REQUEST, DONE)
+    return tmp_path / "state"
+
+
+def test_state_comes_back_as_it_was(state: Path) -> None:
+    tensors, done = read_state(state, "test state", REQUEST)
+    assert all(tensors[name].equal(value) and tensors[name].dtype == value.dtype for name, value in TENSORS.items())
+    assert tensors.keys() == TENSORS.keys() and done == DONE
+
+
+def test_any_flipped_bit_of_the_tensors_is_noticed(state: Path) -> None:
+    content = state.read_bytes()
+    for place in range(1, 33):  # 6 * 4 + 8 bytes of tensors at the end
+        damaged = bytearray(content)
+        damaged[-place] ^= 1
+        state.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match=r"bytes of .*state are damaged; start anew without --resume"):
+            read_state(state, "test state", REQUEST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, content: tensors.pop("b"),
+        lambda tensors, content: tensors.update(c=torch.ones(1)),
+        lambda tensors, content: content["done"].update(step=4),
+        lambda tensors, content: content.pop("done"),
+        lambda tensors, content: content.pop("sha256"),
+    ],
+    ids=["missing tensor", "another tensor", "another number", "no numbers", "no hash"],
+)
+def test_state_that_is_not_what_was_written_is_damaged(state: Path, change: Any) -> None:
+    tensors, content = read_safetensors(state, "test state")
+    change(tensors, content)
+    write_safetensors(state, tensors, "test state", content)
+    with pytest.raises(IntegrityError, match="start anew without --resume"):
+        read_state(state, "test state", REQUEST)
+
+
+def test_state_of_another_version_is_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption.metadata, "version", lambda name: "99.0")
+    with pytest.raises(UsageError, match=r"another guide-fast \(.+ then, 99\.0 now\)"):
+        read_state(state, "test state", REQUEST)
+
+
+def test_state_of_another_request_is_refused(state: Path) -> None:
+    with pytest.raises(UsageError, match="another face"):
+        read_state(state, "test state", REQUEST | {"face": 2})
+
+
+@pytest.mark.parametrize("content", [{}, {"request": None}, []])
+def test_state_without_a_request_is_damaged(tmp_path: Path, content: Any) -> None:
+    write_safetensors(tmp_path / "state", TENSORS, "test state", content)
+    with pytest.raises(IntegrityError, match="does not say what it was asked for"):
+        read_state(tmp_path / "state", "test state", {})

@@ -1,21 +1,35 @@
-"""A run folder says how it was made, and lets only the same settings continue."""
+"""A run folder says how it was made, and keeps what an earlier run left apart."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stopping import ctrl_c as ctrl_c  # a fixture
 
 from guide_fast import run_folder
-from guide_fast.config import Config, LtuConfig, TargetConfig
-from guide_fast.errors import GuideFastError, UsageError
-from guide_fast.run_folder import environment, open_run, peak_memory_bytes, write_json
+from guide_fast.config import Config
+from guide_fast.errors import GuideFastError
+from guide_fast.run_folder import (
+    FILES,
+    INVERSION,
+    LATENT,
+    SPENT,
+    STATE,
+    STATES,
+    environment,
+    give_up_run,
+    open_run,
+    peak_memory_bytes,
+    stopped,
+    write_json,
+)
 
 
 def test_run_starts_with_settings_and_environment(tmp_path: Path) -> None:
-    open_run(tmp_path / "run", Config(), resume=False)
+    open_run(tmp_path / "run", Config(), LATENT, lambda file: write_json(file, 1), resume=False)
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == Config().to_dict()
     written = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert written == environment()
@@ -30,43 +44,65 @@ def test_package_that_is_absent_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -
     assert environment()["torch"] == "not installed"
 
 
-def test_same_settings_resume(tmp_path: Path) -> None:
-    config = Config(ltu=LtuConfig(lr=0.1 + 0.2))  # a float that has to survive JSON
-    open_run(tmp_path, config, resume=False)
-    open_run(tmp_path, config, resume=True)
+@pytest.mark.parametrize("resume", [True, False])
+def test_opening_removes_what_is_not_of_this_run(tmp_path: Path, resume: bool) -> None:
+    for name in (*FILES, *STATES, "notes.txt"):
+        (tmp_path / name).write_text("earlier")
+    open_run(tmp_path, Config(), LATENT, lambda file: file.write_text("new"), resume=resume)
+    kept = {LATENT, "config.json", "environment.json", "notes.txt"} | ({STATE, SPENT} if resume else set())
+    assert {file.name for file in tmp_path.iterdir()} == kept
+    assert (tmp_path / LATENT).read_text() == "new"
+
+
+def test_nothing_is_removed_when_the_disk_refuses(tmp_path: Path) -> None:
+    for name in (*FILES, *STATES):
+        (tmp_path / name).write_text("earlier")
+
+    def refuse(file: Path) -> None:
+        raise GuideFastError("no space")
+
+    with pytest.raises(GuideFastError):
+        open_run(tmp_path, Config(), LATENT, refuse, resume=False)
+    assert all((tmp_path / name).read_text() == "earlier" for name in (*FILES, *STATES))
+
+
+def test_ctrl_c_waits_until_the_folder_is_opened(tmp_path: Path, ctrl_c: Callable[[], None]) -> None:
+
+    def save(file: Path) -> None:
+        file.touch()
+        ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        open_run(tmp_path, Config(), LATENT, save, resume=False)
+    assert {file.name for file in tmp_path.iterdir()} == {LATENT, "config.json", "environment.json"}
+
+
+def test_run_given_up_leaves_the_latent(tmp_path: Path) -> None:
+    open_run(tmp_path, Config(), LATENT, lambda file: file.touch(), resume=False)
+    (tmp_path / STATE).touch()
+    assert stopped(tmp_path)
+    give_up_run(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [LATENT]
+    assert not stopped(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("other", "name"),
-    [(Config(ltu=LtuConfig(steps=61)), "ltu.steps"), (Config(target=TargetConfig(kind="ufo")), "target.kind")],
+    ("names", "said"),
+    [
+        ((), False),
+        ((LATENT,), False),  # of `guide-fast invert`
+        ((STATE, "config.json"), False),  # whose nobody knows
+        ((INVERSION,), True),
+        ((LATENT, "config.json"), True),
+        ((LATENT, "config.json", STATE), True),
+        ((LATENT, "config.json", STATE, "delta.safetensors"), True),  # stopped while the results were written
+        (FILES, False),
+    ],
 )
-def test_other_settings_do_not_resume(tmp_path: Path, other: Config, name: str) -> None:
-    open_run(tmp_path, Config(), resume=False)
-    before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(UsageError, match=f"started with another {name}"):
-        open_run(tmp_path, other, resume=True)
-    assert (tmp_path / "config.json").read_bytes() == before
-    open_run(tmp_path, other, resume=False)
-
-
-def test_settings_of_an_older_version_do_not_resume(tmp_path: Path) -> None:
-    settings = Config().to_dict()
-    del settings["ltu"]["seed"]
-    write_json(tmp_path / "config.json", settings)
-    with pytest.raises(UsageError, match=r"another ltu\.seed"):
-        open_run(tmp_path, Config(), resume=True)
-
-
-def test_resuming_nothing_starts_anew(tmp_path: Path) -> None:
-    open_run(tmp_path / "run", replace(Config()), resume=True)
-    assert (tmp_path / "run" / "config.json").is_file()
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"ltu": 3}'])
-def test_damaged_settings_are_an_error_of_ours(tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(GuideFastError):
-        open_run(tmp_path, Config(), resume=True)
+def test_stopped_run_is_told_from_a_finished_one(tmp_path: Path, names: tuple[str, ...], said: bool) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert stopped(tmp_path) is said
 
 
 def test_equal_values_give_equal_json(tmp_path: Path) -> None:

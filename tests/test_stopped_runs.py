@@ -2,82 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from tiny import CONFIG, TinyIdentity, TinyPerceptual, person, tiny_generator
-from torch import Tensor
+from stopping import PHOTO_CONFIG, contents, forget, interrupt_at, photo_of, stop
+from stopping import ctrl_c as ctrl_c
+from stopping import generator as generator
+from stopping import photo as photo
+from stopping import stand_ins as stand_ins  # fixtures
+from tiny import CONFIG, tiny_generator
 
-from guide_fast import _networks, pipeline
-from guide_fast._clock import StageClock
-from guide_fast.artifacts import Forgotten, Latent
-from guide_fast.config import AlignConfig, Config, InvertConfig
-from guide_fast.errors import GuideFastError, RefusedError, UsageError
+from guide_fast import pipeline, run_folder
+from guide_fast.artifacts import Latent
+from guide_fast.config import AlignConfig, Config
+from guide_fast.errors import DivergedError, GuideFastError, IntegrityError, RefusedError, UsageError
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
-from guide_fast.run_folder import FILES, INVERSION, LATENT, SECONDS, STATE, stopped
+from guide_fast.run_folder import FILES, INVERSION, LATENT, SPENT, STATE, stopped
 
-PHOTO_CONFIG = replace(
-    CONFIG, invert=InvertConfig(samples=8, steps_w=6, steps_w_plus=6, resolution=16, min_similarity=-1.0)
-)
-NETWORKS = {name: seed for seed, name in enumerate(("faceres", "mobileface", "dlib-resnet-v1"))}
+pytestmark = pytest.mark.usefixtures("stand_ins")
+
 STOPS = [("invert", 0), ("invert", 4), ("invert", 9), ("invert", 12), ("preservation bank", 2)]
 STOPS += [("choosing the target", 1), ("unlearning", 0), ("unlearning", 2), ("unlearning", 4), ("population", 4)]
-
-
-class TwoTaps(TinyPerceptual):
-    """The bank of the inversion looks at the last tap but one."""
-
-    def features(self, images: Tensor, *, size: int | None = 256) -> list[Tensor]:
-        return super().features(images, size=size) * 2
-
-
-@pytest.fixture
-def generator() -> MobileStyleGAN:
-    return tiny_generator()
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Networks of a few weights; caches in a folder of the test's own; no way to the network."""
-    monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("GUIDE_FAST_OFFLINE", "1")
-    monkeypatch.setattr(_networks, "load_identity", lambda name: TinyIdentity(name, seed=NETWORKS[name]))
-    monkeypatch.setattr(_networks, "load_perceptual", TwoTaps)
-
-
-@pytest.fixture
-def photo(generator: MobileStyleGAN, tmp_path: Path) -> Path:
-    return photo_of(generator, 5, tmp_path / "photo.png")
-
-
-def photo_of(generator: MobileStyleGAN, seed: int, path: Path) -> Path:
-    image = generator.synthesis(person(generator, seed)[None]).image[0].clamp(-1, 1).add(1).mul(127.5)
-    Image.fromarray(image.permute(1, 2, 0).byte().numpy().astype(np.uint8)).resize((64, 64)).save(path)
-    return path
-
-
-def interrupt_at(stage: str, done: int) -> Callable[..., None]:
-    def progress(now: str, count: int, total: int, values: Mapping[str, float]) -> None:
-        if (now, count) == (stage, done):
-            raise KeyboardInterrupt
-
-    return progress
-
-
-def forget(generator: MobileStyleGAN, photo: Path, out: Path, **arguments: Any) -> Forgotten:
-    return pipeline.forget(generator, photo=photo, out=out, **{"config": PHOTO_CONFIG, "aligned": True} | arguments)
-
-
-def stop(generator: MobileStyleGAN, photo: Path, out: Path, stage: str, done: int, **arguments: Any) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        forget(generator, photo, out, progress=interrupt_at(stage, done), **arguments)
 
 
 def names(folder: Path) -> set[str]:
@@ -102,7 +54,7 @@ def test_run_stopped_during_the_inversion_leaves_settings_with_its_state(
     generator: MobileStyleGAN, photo: Path, tmp_path: Path
 ) -> None:
     stop(generator, photo, tmp_path / "run", "invert", 4)
-    assert names(tmp_path / "run") == {INVERSION, SECONDS, "config.json", "environment.json"}
+    assert names(tmp_path / "run") == {INVERSION, SPENT, "config.json", "environment.json"}
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == json.loads(json.dumps(PHOTO_CONFIG.to_dict()))
 
 
@@ -124,11 +76,11 @@ def test_refused_inversion_leaves_an_earlier_run_as_it_is(
     generator: MobileStyleGAN, photo: Path, tmp_path: Path
 ) -> None:
     forget(generator, photo, tmp_path / "run")
-    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     config = replace(PHOTO_CONFIG, invert=replace(PHOTO_CONFIG.invert, min_similarity=1.0))
     with pytest.raises(RefusedError):
         forget(generator, photo, tmp_path / "run", config=config)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_stopping_over_an_earlier_run_removes_its_results(
@@ -136,14 +88,14 @@ def test_stopping_over_an_earlier_run_removes_its_results(
 ) -> None:
     forget(generator, photo, tmp_path / "run")
     stop(generator, photo, tmp_path / "run", "invert", 4)
-    assert names(tmp_path / "run") == {INVERSION, SECONDS, "config.json", "environment.json"}
+    assert names(tmp_path / "run") == {INVERSION, SPENT, "config.json", "environment.json"}
 
 
 @pytest.mark.parametrize(("stage", "done"), [("invert", 4), ("preservation bank", 2), ("unlearning", 2)])
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"photo": "another"}, "another photo|somebody else"),
+        ({"photo": "another"}, "another photo"),
         ({"face": 1}, r"another face \(none then, 1 now\)"),
         ({"generator": "another"}, "another generator"),
         ({"config": replace(PHOTO_CONFIG, invert=replace(PHOTO_CONFIG.invert, lr=0.02))}, r"another invert\.lr"),
@@ -156,14 +108,14 @@ def test_another_request_may_not_continue(
     generator: MobileStyleGAN, photo: Path, tmp_path: Path, stage: str, done: int, change: dict[str, Any], said: str
 ) -> None:
     stop(generator, photo, tmp_path / "run", stage, done)
-    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     if "photo" in change:
         photo, change = photo_of(generator, 6, tmp_path / "other.png"), {}
     if "generator" in change:
         generator, change = tiny_generator(seed=1), {}
     with pytest.raises(UsageError, match=said):
         forget(generator, photo, tmp_path / "run", resume=True, **change)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize(("stage", "done"), [("invert", 4), ("preservation bank", 2)])
@@ -189,72 +141,12 @@ def test_latent_says_how_its_photo_was_taken(generator: MobileStyleGAN, photo: P
     assert (request["face"], request["aligned"]) == (None, True)
 
 
-class Clock:
-    """A second between any two looks."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1
-        return self.now
-
-
-def test_clock_adds_sessions(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), StageClock(None, Clock()) as clock:
-        clock.keep_in(tmp_path)
-        clock.begin("inversion")
-        clock.begin("bank")
-        raise KeyboardInterrupt
-    with StageClock(tmp_path, Clock()) as clock:
-        clock.begin("bank")
-        clock.begin("unlearning")
-        assert clock.seconds() == {"inversion": 1.0, "bank": 2.0, "unlearning": 1.0}
-
-
-def test_clock_keeps_nothing_without_a_folder_or_after_the_end(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), StageClock(None):
-        raise KeyboardInterrupt
-    with StageClock(None) as clock:
-        clock.keep_in(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", '{"bank": "x"}'])
-def test_damaged_seconds_are_an_error_of_ours(tmp_path: Path, content: str) -> None:
-    (tmp_path / SECONDS).write_text(content)
-    with pytest.raises(GuideFastError, match="start anew without --resume"):
-        StageClock(tmp_path)
-
-
-@pytest.mark.parametrize(("stage", "done", "spent"), [("invert", 4, "inversion"), ("unlearning", 2, "unlearning")])
-def test_seconds_of_a_resumed_run_count_all_sessions(
-    generator: MobileStyleGAN, photo: Path, tmp_path: Path, stage: str, done: int, spent: str
-) -> None:
-    stop(generator, photo, tmp_path / "run", stage, done)
-    file = tmp_path / "run" / SECONDS
-    before = json.loads(file.read_text())
-    assert before[spent] > 0
-    file.write_text(json.dumps(before | {spent: before[spent] + 1000}))
-    metrics = forget(generator, photo, tmp_path / "run", resume=True).metrics
-    assert metrics["seconds_by_stage"][spent] > 1000
-    assert metrics["seconds"] == metrics["seconds_by_stage"]["unlearning"]
-
-
-def test_starting_anew_forgets_the_seconds_of_the_stopped_run(
-    generator: MobileStyleGAN, photo: Path, tmp_path: Path
-) -> None:
-    stop(generator, photo, tmp_path / "run", "invert", 4)
-    (tmp_path / "run" / SECONDS).write_text(json.dumps({"inversion": 1000.0}))
-    assert forget(generator, photo, tmp_path / "run").metrics["seconds_by_stage"]["inversion"] < 1000
-
-
 def test_person_of_a_seed_is_stopped_between_the_stages(generator: MobileStyleGAN, tmp_path: Path) -> None:
     config: dict[str, Config] = {"config": CONFIG}
     with pytest.raises(KeyboardInterrupt):
         pipeline.forget(generator, seed=5, out=tmp_path, progress=interrupt_at("choosing the target", 1), **config)
     assert stopped(tmp_path) and not (tmp_path / STATE).exists()
-    with pytest.raises(UsageError, match="somebody else"):
+    with pytest.raises(UsageError, match=r"another seed \(5 then, 6 now\)"):
         pipeline.forget(generator, seed=6, out=tmp_path, resume=True, **config)
     pipeline.forget(generator, seed=5, out=tmp_path, resume=True, **config)
     assert not stopped(tmp_path)
@@ -263,3 +155,219 @@ def test_person_of_a_seed_is_stopped_between_the_stages(generator: MobileStyleGA
 def test_latent_of_invert_alone_is_no_stopped_run(generator: MobileStyleGAN, photo: Path, tmp_path: Path) -> None:
     pipeline.invert_photo(generator, photo, aligned=True, config=PHOTO_CONFIG).save(tmp_path / "run" / LATENT)
     assert not stopped(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("invert", "said"),
+    [
+        ({"lr": 0.02}, r"another invert\.lr \(0\.02 then, 0\.05 now\)"),
+        ({"min_similarity": -0.5}, r"another invert\.min_similarity \(-0\.5 then, -1\.0 now\)"),
+    ],
+)
+def test_latent_that_invert_wrote_over_a_stopped_run_may_not_continue_it(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, invert: dict[str, float], said: str
+) -> None:
+    stop(generator, photo, tmp_path / "run", "preservation bank", 2)
+    other = replace(PHOTO_CONFIG, invert=replace(PHOTO_CONFIG.invert, **invert))
+    pipeline.invert_photo(generator, photo, aligned=True, config=other).save(tmp_path / "run" / LATENT)
+    before = contents(tmp_path / "run")
+    with pytest.raises(UsageError, match=said):
+        forget(generator, photo, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_latent_that_invert_wrote_for_the_same_request_is_as_good(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path
+) -> None:
+    forget(generator, photo, tmp_path / "whole")
+    stop(generator, photo, tmp_path / "run", "choosing the target", 1)
+    pipeline.invert_photo(generator, photo, aligned=True, config=PHOTO_CONFIG).save(tmp_path / "run" / LATENT)
+    forget(generator, photo, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run")["delta.safetensors"] == contents(tmp_path / "whole")["delta.safetensors"]
+
+
+@pytest.mark.parametrize("source", ["seed", "latent"])
+def test_run_without_a_photo_may_not_continue_on_another_generator(
+    generator: MobileStyleGAN, tmp_path: Path, source: str
+) -> None:
+    given: dict[str, Any] = {"seed": 5}
+    if source == "latent":
+        z_of_5 = pipeline.forget(generator, seed=5, config=CONFIG).source
+        given = {"latent": z_of_5}
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.forget(
+            generator, **given, out=tmp_path / "run", config=CONFIG, progress=interrupt_at("choosing the target", 1)
+        )
+    before = contents(tmp_path / "run")
+    assert STATE not in before
+    generator.to_img.bias.add_(0.5)  # maps every seed as before
+    with pytest.raises(UsageError, match="another generator"):
+        pipeline.forget(generator, **given, out=tmp_path / "run", config=CONFIG, resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_latent_with_a_flipped_bit_may_not_continue(generator: MobileStyleGAN, photo: Path, tmp_path: Path) -> None:
+    stop(generator, photo, tmp_path / "run", "preservation bank", 2)
+    file = tmp_path / "run" / LATENT
+    file.write_bytes(file.read_bytes()[:-2] + bytes([file.read_bytes()[-2] ^ 1]) + file.read_bytes()[-1:])
+    with pytest.raises(IntegrityError, match=r"bytes of .* are damaged; start anew without --resume"):
+        forget(generator, photo, tmp_path / "run", resume=True)
+
+
+def test_finished_run_is_not_resumed(generator: MobileStyleGAN, photo: Path, tmp_path: Path) -> None:
+    forget(generator, photo, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(UsageError, match="holds no stopped run to resume"):
+        forget(generator, photo, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_resuming_needs_a_folder(generator: MobileStyleGAN) -> None:
+    with pytest.raises(UsageError, match="no folder was named"):
+        pipeline.forget(generator, seed=5, config=CONFIG, resume=True)
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """No file called one of `names` can be written any more; without names, none at all."""
+    replace_file = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if not names or Path(target).name in names:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+def test_full_disk_spares_the_latent_that_was_given(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(generator, photo, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    full_disk(monkeypatch)
+    with pytest.raises(GuideFastError, match=r"latent\.safetensors: No space left"):
+        pipeline.forget(
+            generator, latent=Latent.load(tmp_path / "run" / LATENT), out=tmp_path / "run", config=PHOTO_CONFIG
+        )
+    assert contents(tmp_path / "run") == before
+
+
+def test_latent_of_a_run_can_be_given_to_a_run_in_its_folder(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path
+) -> None:
+    w = forget(generator, photo, tmp_path / "run").source.w
+    given = {"latent": Latent.load(tmp_path / "run" / LATENT), "out": tmp_path / "run", "config": PHOTO_CONFIG}
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.forget(generator, **given, progress=interrupt_at("unlearning", 2))
+    given["latent"] = Latent.load(tmp_path / "run" / LATENT)
+    assert pipeline.forget(generator, **given, resume=True).source.w.equal(w)
+
+
+def test_full_disk_at_the_end_names_the_delta_and_can_be_resumed(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(generator, photo, tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(GuideFastError, match=r"delta\.safetensors: No space left"):
+        full_disk(patched, "delta.safetensors", SPENT)
+        forget(generator, photo, tmp_path / "run")
+    forget(generator, photo, tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run")["delta.safetensors"] == contents(tmp_path / "whole")["delta.safetensors"]
+
+
+def test_full_disk_for_the_seconds_stays_ctrl_c(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_disk(monkeypatch, SPENT)
+    stop(generator, photo, tmp_path / "run", "unlearning", 2)
+    assert set(contents(tmp_path / "run")) == {STATE, LATENT, "config.json", "environment.json"}
+
+
+def diverging() -> Config:
+    return replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, lr=1e30, layers="all"))
+
+
+REFUSED = {
+    "layers": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, layers="to_img.*")), r"past the 16 px output"),
+    "resolution": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, resolution=17)), "is no output of tiny"),
+    "target": (replace(PHOTO_CONFIG, target=replace(CONFIG.target, max_similarity=-1.0)), "target resembles"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+@pytest.mark.parametrize("earlier", ["nothing", "finished", "stopped"])
+def test_refused_run_leaves_the_folder_as_it_was(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, reason: str, earlier: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    if earlier == "finished":
+        forget(generator, photo, tmp_path / "run")
+    elif earlier == "stopped":
+        stop(generator, photo, tmp_path / "run", "unlearning", 2)
+    before = contents(tmp_path / "run")
+    config, said = REFUSED[reason]
+    with pytest.raises(GuideFastError, match=said):
+        forget(generator, photo, tmp_path / "run", config=config)
+    assert contents(tmp_path / "run") == before
+
+
+def test_layers_that_no_step_sees_are_refused_before_the_inversion(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with pytest.raises(UsageError):
+        forget(
+            generator, photo, tmp_path / "run", config=REFUSED["layers"][0], progress=lambda *now: told.append(now[0])
+        )
+    assert not told
+
+
+def test_diverging_run_leaves_the_latent_but_no_stopped_run(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DivergedError, match=r"lower ltu\.lr"):
+        forget(generator, photo, tmp_path / "run", config=diverging())
+    assert set(contents(tmp_path / "run")) == {LATENT}
+    assert not stopped(tmp_path / "run")
+
+
+def test_poor_inversion_that_force_let_pass_needs_it_again(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path
+) -> None:
+    config = replace(PHOTO_CONFIG, invert=replace(PHOTO_CONFIG.invert, min_similarity=1.0))
+    stop(generator, photo, tmp_path / "run", "preservation bank", 2, config=config, force=True)
+    before = contents(tmp_path / "run")
+    with pytest.raises(RefusedError, match="shows somebody else"):
+        forget(generator, photo, tmp_path / "run", config=config, resume=True)
+    assert contents(tmp_path / "run") == before
+    forget(generator, photo, tmp_path / "run", config=config, resume=True, force=True)
+
+
+@pytest.mark.parametrize("when", ["latent", "settings", "environment"])
+def test_ctrl_c_while_the_folder_is_opened_loses_no_inversion(
+    generator: MobileStyleGAN,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ctrl_c: Callable[[], None],
+    when: str,
+) -> None:
+
+    def press_first(function: Callable[..., Any]) -> Callable[..., Any]:
+        def pressed(*arguments: Any, **named: Any) -> Any:
+            ctrl_c()
+            return function(*arguments, **named)
+
+        return pressed
+
+    owner, name = {
+        "latent": (Latent, "save"),
+        "settings": (run_folder, "write_json"),
+        "environment": (run_folder, "environment"),
+    }[when]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, name, press_first(getattr(owner, name)))
+        forget(generator, photo, tmp_path / "run")
+    told: list[str] = []
+    forget(generator, photo, tmp_path / "run", resume=True, progress=lambda *now: told.append(now[0]))
+    assert "invert" not in told
+    assert set(contents(tmp_path / "run")) == set(FILES)

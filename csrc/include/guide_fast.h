@@ -3,6 +3,8 @@
 #define GUIDE_FAST_H
 
 #include "guide_fast/bias_act.h"
+#include "guide_fast/face_crop.h"
+#include "guide_fast/feature_distance.h"
 #include "guide_fast/haar.h"
 #include "guide_fast/identity_loss.h"
 #include "guide_fast/modulated_conv2d.h"

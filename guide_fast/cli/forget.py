@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from guide_fast._run_files import FILES, stopped
+from guide_fast._run_files import FILES, resumable, states, stopped
 from guide_fast.cli import options
 from guide_fast.cli.evidence import sentences
 from guide_fast.cli.options import examples
-from guide_fast.cli.output import Output, described
+from guide_fast.cli.output import NOTHING_TO_RESUME, Output, described
 from guide_fast.errors import EvidenceError, UsageError
 
 DEMO_PHOTO = "demo-photo"  # the asset
@@ -134,25 +134,27 @@ def forget(
         "ltu.seed": run_seed,
     }
     settings = options.settings(config, assignments, flags)
-    if resume and not stopped(folder):
-        raise UsageError(f"{folder} holds no stopped run to resume; leave --resume out, or name its folder with --out")
+    if resume:
+        resumable(folder)
     request: dict[str, Any] = {"face": face, "aligned": aligned, "force": force, "config": settings, "out": folder}
     deltas = [options.delta_file(path) for path in delta or ()]
     with Output(context, json=json, quiet=quiet) as output:
         source = person.source(fetch=not dry_run)
         from guide_fast import pipeline
 
+        if not resume and stopped(folder):
+            output.note(f"{folder} holds a stopped run; starting anew removes it (--resume would continue it)")
         if dry_run:
             plan = pipeline.plan_forget(generator, **source, **request, deltas=deltas, resume=resume)
             output.result([*described(plan), "Nothing was changed."], plan | {"dry_run": True})
             return
-        if not resume and stopped(folder):
-            output.note(f"{folder} holds a stopped run; starting anew (--resume would continue it)")
-        loaded = pipeline.load_generator(generator, deltas=deltas, progress=output.progress)
+        before = {} if resume else states(folder)
         try:
+            loaded = pipeline.load_generator(generator, deltas=deltas, progress=output.progress)
             done = pipeline.forget(loaded, **source, **request, progress=output.progress, resume=resume)
         except KeyboardInterrupt:
-            output.on_interrupt = _way_on(output, folder)
+            left = stopped(folder) and states(folder) != before
+            output.on_interrupt = _way_on(output) if left else NOTHING_TO_RESUME
             raise
         shortfalls = list(done.metrics.get("shortfalls", ()))
         files = {name.partition(".")[0]: folder / name for name in FILES if (folder / name).is_file()}
@@ -163,9 +165,7 @@ def forget(
             raise typer.Exit(EvidenceError.exit_code)
 
 
-def _way_on(output: Output, folder: Path) -> str:
-    if not stopped(folder):
-        return "stopped with nothing to resume; run the same command to start again"
+def _way_on(output: Output) -> str:
     arguments = [argument for argument in output.arguments if argument != "--resume"]
     return f"stopped; continue with `{shlex.join(['guide-fast', *arguments, '--resume'])}`"
 

@@ -9,7 +9,7 @@ import typer
 
 from guide_fast.cli import options
 from guide_fast.cli.options import examples
-from guide_fast.cli.output import Output
+from guide_fast.cli.output import NOTHING_TO_RESUME, Output
 from guide_fast.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def invert(
     file = options.file_to_write(out or Path("out") / (photo.stem or "photo") / "latent.safetensors")
     deltas = [options.delta_file(path) for path in delta or ()]
     with Output(context, json=json, quiet=quiet) as output:
-        output.on_interrupt = "stopped with nothing to resume; run the same command to start again"
+        output.on_interrupt = NOTHING_TO_RESUME
         if dry_run:
             if not photo.is_file():
                 raise UsageError(f"{photo} is no file; give --photo an image file")

@@ -19,6 +19,7 @@ from guide_fast.errors import GuideFastError
 
 PROGRAM = "guide-fast"
 INTERRUPTED = 130
+NOTHING_TO_RESUME = "stopped with nothing to resume; run the same command to start again"
 
 
 class InterruptedRun(GuideFastError):

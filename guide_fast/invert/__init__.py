@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from guide_fast.artifacts import Face, Latent, rendering_sha256
+from guide_fast.artifacts import Face, Latent
 from guide_fast.config import InvertConfig
 from guide_fast.errors import GuideFastError, RefusedError
 from guide_fast.invert.bank import sample_bank
 from guide_fast.invert.objective import Objective
 from guide_fast.invert.optimise import Renderer, Search
-from guide_fast.invert.state import InversionState
+from guide_fast.invert.state import Snapshot
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.perceptual import PerceptualNetwork
 from guide_fast.progress import Progress, silent
 from guide_fast.resumption import uninterrupted
 
-__all__ = ["InversionState", "invert", "inverted_for"]
-
-
-def inverted_for(
-    photo_sha256: str, generator: Generator, config: InvertConfig, asked: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a latent was searched for, as its notes keep it under "request": plain values.
-
-    `asked` says how the face was taken from the photo (`face`, `aligned`).
-    """
-    return {"photo": photo_sha256, **asked, "generator": rendering_sha256(generator, config.resolution)}
+__all__ = ["Snapshot", "check_similarity", "invert"]
 
 
 def invert(
@@ -47,9 +35,8 @@ def invert(
     force: bool = False,
     cache_dir: Path | None = None,
     progress: Progress = silent,
-    asked: Mapping[str, Any] | None = None,
-    resume: Path | None = None,
-    keep: Callable[[InversionState], None] | None = None,
+    resume: Snapshot | None = None,
+    keep: Callable[[Snapshot], None] | None = None,
 ) -> Latent:
     """The point of W+ [L, D] whose rendering shows `face`, with the judge's similarity of the two.
 
@@ -59,26 +46,19 @@ def invert(
     those samples for the next photo. `judge` is only measured, at full resolution, never optimised. The same seed gives
     the same latent.
 
-    When the search ends by anything but an error of ours (Ctrl-C, memory), `keep` is given its state; from the file in
-    which that was saved, `resume` continues to the same latent, to the bit. `asked` is noted with the latent.
+    When the search ends by anything but an error of ours (Ctrl-C, memory), `keep` is given a snapshot of it; from that,
+    given as `resume` with the same arguments otherwise, it continues to the same latent, to the bit.
 
     Raises RefusedError when the similarity is below `config.min_similarity` or there is no judge, unless `force`;
-    GuideFastError when the loss stops being finite; UsageError when the state to resume was left by another request.
+    DivergedError when the loss stops being finite.
     """
-    if judge is None and not force:
-        raise RefusedError(
-            "the inversion cannot be checked because no judge network is available; "
-            "fetch one with `guide-fast assets`, or go on unchecked with --force"
-        )
+    if judge is None:
+        check_similarity(None, config, force=force)
     photo = face.image[None].to(generator.w_mean.device)
-    origin = inverted_for(face.source_sha256, generator, config, asked or {})
-    networks = {"identity": identity.name, "perceptual": perceptual.name}
-    request = origin | networks | {"seed": seed} | {f"invert.{key}": value for key, value in asdict(config).items()}
-    state = InversionState.load(resume, request) if resume is not None else None
     with torch.no_grad():
         objective = Objective(photo, identity=identity, perceptual=perceptual, config=config)
-        if state is not None:
-            search = Search.resumed(state.snapshot, generator, objective, config=config)
+        if resume is not None:
+            search = Search.resumed(resume, generator, objective, config=config)
         else:
             bank = sample_bank(
                 generator,
@@ -108,13 +88,24 @@ def invert(
     except BaseException:
         if keep is not None and search.snapshot is not None:
             with uninterrupted():  # a second Ctrl-C must not cost what the first was promised
-                keep(InversionState(request, search.snapshot))
+                keep(search.snapshot)
         raise
-    if similarity is not None and similarity < config.min_similarity and not force:
+    check_similarity(similarity, config, force=force)
+    notes = {"loss": found.loss, "curve": found.curve, "steps": found.steps, "seed": seed, **found.terms}
+    return Latent(found.w.float().cpu(), generator.name, f"photo:{face.source_sha256}", similarity, notes)
+
+
+def check_similarity(similarity: float | None, config: InvertConfig, *, force: bool) -> None:
+    """Raise RefusedError, unless `force`, when a photo's latent renders somebody else, or nobody has judged that."""
+    if force:
+        return
+    if similarity is None:
+        raise RefusedError(
+            "the inversion cannot be checked because no judge network is available; "
+            "fetch one with `guide-fast assets`, or go on unchecked with --force"
+        )
+    if similarity < config.min_similarity:
         raise RefusedError(
             f"the inversion shows somebody else: the judge's similarity to the photo is {similarity:.3f}, "
             f"below {config.min_similarity} (invert.min_similarity); try a sharper frontal photo, or use --force"
         )
-    notes = {"loss": found.loss, "curve": found.curve, "steps": found.steps, "seed": seed, **found.terms}
-    notes["request"] = origin
-    return Latent(found.w.float().cpu(), generator.name, f"photo:{face.source_sha256}", similarity, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guide_fast.config import InvertConfig
-from guide_fast.errors import GuideFastError, IntegrityError
+from guide_fast.errors import DivergedError
 from guide_fast.invert.objective import Objective, Terms, reduced
 from guide_fast.invert.state import Snapshot
 from guide_fast.models.generator import Generator
@@ -107,18 +108,13 @@ class Search:
 
     @classmethod
     def resumed(cls, snapshot: Snapshot, generator: Generator, objective: Objective, *, config: InvertConfig) -> Search:
-        """The search as it was; raises IntegrityError when the snapshot is incomplete."""
-        try:
-            search = cls(generator.w_mean, generator, objective, spread=snapshot.numbers["spread"], config=config)
-            search._restore(snapshot)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise IntegrityError(
-                f"the inversion's state is incomplete ({error}); start anew without --resume"
-            ) from None
+        """The search as it was when `snapshot` was taken."""
+        search = cls(generator.w_mean, generator, objective, spread=snapshot.numbers["spread"], config=config)
+        search._restore(snapshot)
         return search
 
     def run(self, progress: Progress = silent) -> Descent:
-        """The best latent found; raises GuideFastError when the loss stops being finite."""
+        """The best latent found; raises DivergedError when the loss stops being finite."""
         phases = (self._config.steps_w, self._config.steps_w_plus)
         if self.snapshot is None:
             self._check()
@@ -155,7 +151,7 @@ class Search:
         loss, terms = self._loss(self._renderer.exact)
         value = loss.item()
         if not math.isfinite(value):
-            raise GuideFastError(
+            raise DivergedError(
                 f"the inversion's loss is {value} after {self._taken} steps; lower invert.lr ({self._config.lr})"
             )
         best.curve.append(value)
@@ -207,10 +203,8 @@ class Search:
 
     @torch.no_grad()
     def _restore(self, snapshot: Snapshot) -> None:
-        tensors, numbers = (
-            {name: value.to(self._w_mean.device) for name, value in snapshot.tensors.items()},
-            snapshot.numbers,
-        )
+        tensors = {name: value.to(self._w_mean.device) for name, value in snapshot.tensors.items()}
+        numbers = copy.deepcopy(snapshot.numbers)  # the curve grows on, the snapshot does not
         self._phase, self._step = numbers["phase"], numbers["step"]
         self._taken, self._best_at = numbers["taken"], numbers["best_at"]
         self._best = Descent(tensors["best"], **numbers["best"])

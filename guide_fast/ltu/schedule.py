@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from guide_fast.errors import UsageError
 from guide_fast.models.generator import Generator
+from guide_fast.models.low_resolution import seen_layers
 
 POLICIES = ("all", "coarse", "fine", "auto")
 
@@ -14,28 +15,22 @@ POLICIES = ("all", "coarse", "fine", "auto")
 def candidate_layers(
     generator: Generator,
     policy: str,
+    *,
+    resolution: int | None = None,
 ) -> tuple[str, ...]:
     """Layers that `policy` admits, in the generator's order; "auto" starts from all of them.
 
     "coarse" is the first half of the style slots, "fine" the second. Anything else is a comma-separated list of layer
-    names or shell patterns ("blocks.[0-3].*,conv1.*"). Raises UsageError for a pattern that no layer has.
+    names or shell patterns ("blocks.[0-3].*,conv1.*"). Raises UsageError for a pattern that no layer has, or when an
+    image of `resolution` px (None: the generator's own) shows none of the layers, so that no step could move one.
     """
-    if policy in ("all", "auto"):
-        return generator.layers
-    slots = list(dict.fromkeys(layer.rsplit(".", 1)[0] for layer in generator.layers))
-    if policy in ("coarse", "fine"):
-        half = slots[: len(slots) // 2] if policy == "coarse" else slots[len(slots) // 2 :]
-        return tuple(layer for layer in generator.layers if layer.rsplit(".", 1)[0] in half)
-    chosen: set[str] = set()
-    for pattern in (part.strip() for part in policy.split(",")):
-        found = fnmatch.filter(generator.layers, pattern)
-        if not found:
-            raise UsageError(
-                f"no layer of {generator.name} matches {pattern!r}; `guide-fast doctor --layers` lists them, and the "
-                f"policies are {', '.join(POLICIES)}"
-            )
-        chosen.update(found)
-    return tuple(layer for layer in generator.layers if layer in chosen)
+    layers = _admitted(generator, policy)
+    if resolution is not None and not set(layers) & set(seen_layers(generator, resolution)):
+        raise UsageError(
+            f"ltu.layers = {policy} names only layers past the {resolution} px output that the steps look at; "
+            "add coarser layers, or raise ltu.resolution"
+        )
+    return layers
 
 
 def choose_by_saliency(
@@ -57,3 +52,22 @@ def choose_by_saliency(
         chosen.add(layer)
         carried += gain[layer]
     return tuple(layer for layer in gain if layer in chosen)
+
+
+def _admitted(generator: Generator, policy: str) -> tuple[str, ...]:
+    if policy in ("all", "auto"):
+        return generator.layers
+    slots = list(dict.fromkeys(layer.rsplit(".", 1)[0] for layer in generator.layers))
+    if policy in ("coarse", "fine"):
+        half = slots[: len(slots) // 2] if policy == "coarse" else slots[len(slots) // 2 :]
+        return tuple(layer for layer in generator.layers if layer.rsplit(".", 1)[0] in half)
+    chosen: set[str] = set()
+    for pattern in (part.strip() for part in policy.split(",")):
+        found = fnmatch.filter(generator.layers, pattern)
+        if not found:
+            raise UsageError(
+                f"no layer of {generator.name} matches {pattern!r}; `guide-fast doctor --layers` lists them, and the "
+                f"policies are {', '.join(POLICIES)}"
+            )
+        chosen.update(found)
+    return tuple(layer for layer in generator.layers if layer in chosen)

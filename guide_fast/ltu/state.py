@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guide_fast.artifacts import read_safetensors, write_safetensors
-from guide_fast.errors import IntegrityError, UsageError
-from guide_fast.resumption import check_request
+from guide_fast.errors import UsageError
+from guide_fast.resumption import read_state, write_state
 
 _KIND = "ltu state"
 _LATENT_TOLERANCE = 1e-3  # another number of threads rounds otherwise; people lie around 10 apart
@@ -36,31 +35,22 @@ class LoopState:
             tensors[f"value/{name}"] = parameter.detach()
             for key, value in optimizer.state[parameter].items():
                 tensors[f"{key}/{name}"] = value
-        metadata = {
-            "layers": list(self.layers),
-            "request": self.request,
-            "step": self.step,
-            "curve": self.curve,
-        }
-        write_safetensors(path, tensors, _KIND, metadata)
+        done = {"layers": list(self.layers), "step": self.step, "curve": self.curve}
+        write_state(path, _KIND, tensors, self.request, done)
 
     @classmethod
     def load(cls, path: Path, request: Mapping[str, Any], latents: Mapping[str, Tensor]) -> LoopState:
-        """Raises UsageError when there is no such state, or it was left by another request or for other latents."""
-        tensors, metadata = read_safetensors(path, _KIND)
-        try:
-            check_request(path, metadata["request"], request)
-            for name, latent in latents.items():
-                before = tensors.pop(f"latent/{name}")
-                if before.shape != latent.shape or not float((before - latent).abs().max()) < _LATENT_TOLERANCE:
-                    raise UsageError(
-                        f"{path} was left by a run with another {name} latent; ask for the same, or start anew without "
-                        "--resume"
-                    )
-            done = {"step": metadata["step"], "curve": metadata["curve"]}
-            return cls(tuple(metadata["layers"]), **done, tensors=tensors, request={**request}, latents={**latents})
-        except KeyError as error:
-            raise IntegrityError(f"{path} lacks {error}; start anew without --resume") from None
+        """Raises as `resumption.read_state`, UsageError also when the state was left for other latents."""
+        tensors, done = read_state(path, _KIND, request)
+        for name, latent in latents.items():
+            before = tensors.pop(f"latent/{name}")
+            if before.shape != latent.shape or not float((before - latent).abs().max()) < _LATENT_TOLERANCE:
+                raise UsageError(
+                    f"{path} was left by a run with another {name} latent; ask for the same, or start anew without "
+                    "--resume"
+                )
+        layers = tuple(done["layers"])
+        return cls(layers, done["step"], done["curve"], tensors, request={**request}, latents={**latents})
 
     def restore(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Put the loaded tensors back; does nothing for a fresh state."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from guide_fast.artifacts import rendering_sha256
 from guide_fast.config import LtuConfig
-from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.errors import DivergedError
 from guide_fast.ltu.bank import Bank
 from guide_fast.ltu.population import Population, sample_population
 from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
@@ -22,7 +21,7 @@ from guide_fast.ltu.terms import Networks, Views, adjacency_offsets, observe, pr
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 from guide_fast.randomness import stream
-from guide_fast.resumption import uninterrupted
+from guide_fast.resumption import saving, uninterrupted
 
 _STAGE = "unlearning"
 SALIENCY_BYSTANDERS = 4
@@ -37,7 +36,6 @@ class Unlearned:
     steps: int
     stopped: str  # "reached", "steps"
     curve: tuple[dict[str, float], ...]
-    seconds: dict[str, float] = field(default_factory=dict)  # choose, warm_start, steps
 
 
 def unlearn(
@@ -57,10 +55,9 @@ def unlearn(
     Loss per step: local + sum over `n_adjacent` adjacency pairs + `preservation` * sum over `n_global` pairs (GUIDE,
     section 3). All student images come from one pass, all teacher images from one pass (fixed ones are cached).
     When the loop ends, be it by Ctrl-C, its state goes to `state_path`, from which `resume=True` continues.
-    Raises GuideFastError when the loss is no longer finite, naming the term; UsageError when the state was left by
-    another request.
+    Raises DivergedError when the loss is no longer finite, naming the term; UsageError when the image that the steps
+    look at shows none of the layers, or the state was left by another request.
     """
-    started = time.perf_counter()
     random = stream("population", config.seed)
     population = sample_population(teacher, samples=config.population, random=random)
     with torch.no_grad():
@@ -69,7 +66,6 @@ def unlearn(
     asked, latents = request.described(), {"person's": w_u, "target's": w_t}
     state = LoopState.load(state_path, asked, latents) if resume and state_path is not None else None
     layers = state.layers if state else _choose(request, population, progress)
-    chosen = time.perf_counter()
     student = Student(teacher, layers, population, ridge=config.ridge)
     if config.warm_start:
         student.send(w_u, w_t)
@@ -77,8 +73,12 @@ def unlearn(
     optimizer = torch.optim.Adam(list(parameters.values()), lr=config.lr)
     state = state or LoopState(layers, request=asked, latents=latents)
     state.restore(parameters, optimizer)
-    warm = time.perf_counter()
-    try:
+
+    def save() -> None:
+        if state_path is not None:
+            state.save(state_path, parameters, optimizer)
+
+    with saving(save):  # after the last step too: what follows (evaluation) can be interrupted as well
         progress(_STAGE, state.step, config.steps, {})
         while state.step < config.steps and not _held(state.curve, config):
             values = request.gradients(student.generator, state.step, optimizer)
@@ -87,13 +87,8 @@ def unlearn(
                 state.step += 1
                 state.curve.append(values)
             progress(_STAGE, state.step, config.steps, values)
-    finally:  # after the last step too: what follows (evaluation) can be interrupted as well
-        if state_path is not None:
-            with uninterrupted():
-                state.save(state_path, parameters, optimizer)
     stopped = "reached" if _held(state.curve, config) else "steps"
-    seconds = {"choose": chosen - started, "warm_start": warm - chosen, "steps": time.perf_counter() - warm}
-    return Unlearned(student.finish(), layers, state.step, stopped, tuple(state.curve), seconds)
+    return Unlearned(student.finish(), layers, state.step, stopped, tuple(state.curve))
 
 
 @dataclass(frozen=True)
@@ -126,14 +121,9 @@ class _Request:
         forget = reconstruction(seen[: adjacent.stop], targets, self.networks, self.config).sum()
         keep = preservation(seen[adjacent.stop :], self.bank.views[kept], self.networks, self.config).sum()
         loss = forget + self.config.preservation * keep
-        if not loss.requires_grad:
-            raise UsageError(
-                f"ltu.layers = {self.config.layers} names only layers past the {self.config.resolution} px output "
-                "that the steps look at; add coarser layers, or raise ltu.resolution"
-            )
         if not torch.isfinite(loss):
             term = "forgetting" if not torch.isfinite(forget) else "preservation"
-            raise GuideFastError(
+            raise DivergedError(
                 f"the {term} loss became {loss.item()} at step {index}; lower ltu.lr (it is {self.config.lr})"
             )
         optimizer.zero_grad(set_to_none=True)
@@ -183,7 +173,7 @@ def _choose(request: _Request, population: Population, progress: Progress) -> tu
     convolutions follow by gradient too moved bystanders further in trials.
     """
     config = request.config
-    layers = candidate_layers(request.teacher, config.layers)
+    layers = candidate_layers(request.teacher, config.layers, resolution=config.resolution)
     if config.layers != "auto":
         return layers
     if config.warm_start:

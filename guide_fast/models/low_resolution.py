@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from guide_fast.artifacts import weights_sha256
 from guide_fast.derived import derived
 from guide_fast.errors import UsageError
+from guide_fast.models.generator import Generator
 from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, wavelet_image
 from guide_fast.progress import Progress, silent
 
@@ -41,11 +42,27 @@ def low_resolutions(generator: MobileStyleGAN) -> tuple[int, ...]:
     return tuple(16 << i for i in range(len(generator.blocks) - 1))
 
 
+def seen_layers(generator: Generator, resolution: int) -> tuple[str, ...]:
+    """The layers on which an image of `resolution` px depends, be its head attached or not.
+
+    Raises UsageError where there can be no such image.
+    """
+    if resolution == generator.img_resolution:
+        return generator.layers
+    small = low_resolutions(cast(MobileStyleGAN, generator))
+    if resolution not in small:
+        known = ", ".join(map(str, (*small, generator.img_resolution)))
+        raise UsageError(f"ltu.resolution = {resolution} is no output of {generator.name}; choose one of {known}")
+    last = f"blocks.{small.index(resolution) + 1}.up.modulation"  # with it the next block, or the head, reads features
+    return generator.layers[: generator.layers.index(last) + 1]
+
+
 def attach_head(
     generator: MobileStyleGAN,
     resolution: int,
     *,
     cache_dir: Path | None = None,
+    write: bool = True,
     progress: Progress = silent,
 ) -> None:
     """Give `generator` an image output at `resolution`, from the cache or fitted now (ridge regression).
@@ -53,7 +70,8 @@ def attach_head(
     The head belongs to the weights that `generator` has now, those of a file with deltas applied, too, and to them the
     cache file belongs. Deltas applied afterwards keep it, so attach it before them: fitting takes seconds, and person,
     bystanders are then seen through one head before and after. What depends on small images asks
-    `artifacts.rendering_sha256`. Raises UsageError for a resolution that no block has.
+    `artifacts.rendering_sha256`. Without `write` the cache stays as it is. Raises UsageError for a resolution that no
+    block has.
     """
     if resolution not in low_resolutions(generator):
         known = ", ".join(map(str, low_resolutions(generator)))
@@ -74,6 +92,7 @@ def attach_head(
         "low-resolution head",
         key,
         lambda: _fit(generator, index, head, resolution, progress),
+        write=write,
     )
     head.load_state_dict({name: tensors[name] for name in ("weight", "bias")})
     generator.heads[str(resolution)] = head.eval()

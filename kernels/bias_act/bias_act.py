@@ -50,7 +50,8 @@ def bias_act(
         return wide.to(x.dtype)
     if chosen == "reference":
         return bias_act_reference(x, bias, activation=activation, gain=gain, clamp=clamp)
-    limit = -1.0 if clamp is None else float(clamp)
+    # rounded as the output is, so that the backward pass sees which elements it held
+    limit = -1.0 if clamp is None else torch.tensor(clamp, dtype=x.dtype).item()
     return torch.ops.guide_fast.bias_act(_dispatch.dense(x), bias, activation, SLOPE, float(gain), limit, chosen)
 
 

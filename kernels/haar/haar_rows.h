@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <utility>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -19,6 +23,30 @@ typedef float loose __attribute__((vector_size(4 * kLanes), aligned(4), may_alia
 
 inline vec load_vec(const float* at) { return *reinterpret_cast<const loose*>(at); }
 inline void store_vec(float* at, vec value) { *reinterpret_cast<loose*>(at) = value; }
+inline void store_some(float* at, vec value, int64_t count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(at, __mmask16((1u << count) - 1), (__m512)value);
+#else
+  for (int64_t i = 0; i < count; ++i) at[i] = value[i];
+#endif
+}
+// Past the caches: a large output is not read soon. An aligned address, then `store_fence` before another thread reads.
+inline void stream_vec(float* at, vec value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(at, (__m512)value);
+#elif defined(__AVX__)
+  _mm256_stream_ps(at, (__m256)value);
+#elif defined(__SSE2__)
+  _mm_stream_ps(at, (__m128)value);
+#else
+  store_vec(at, value);
+#endif
+}
+inline void store_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
 inline vec fill_vec(float value) { return vec{} + value; }
 
 template <int... I>
@@ -87,7 +115,7 @@ inline void synthesise(const float* x, const float* half, int64_t channels, floa
 
 // The transpose: a block at top, bottom -> bands times half into gx [4 channels]; sums += bands * x, both optional.
 inline void analyse(const float* top, const float* bottom, int64_t next, const float* half, int64_t channels,
-                    const float* x, float* gx, float* sums) {
+                    const float* x, float* gx, float* sums, bool stream = false) {
   int64_t c = 0;
   for (; c + kLanes <= channels; c += kLanes) {
     vec r[4];
@@ -95,7 +123,10 @@ inline void analyse(const float* top, const float* bottom, int64_t next, const f
                r);
     for (int k = 0; k < 4; ++k) {
       const int64_t at = 4 * c + k * kLanes;
-      if (gx) store_vec(gx + at, r[k] * load_vec(half + at));
+      if (stream && gx)
+        stream_vec(gx + at, r[k] * load_vec(half + at));
+      else if (gx)
+        store_vec(gx + at, r[k] * load_vec(half + at));
       if (sums) store_vec(sums + at, load_vec(sums + at) + r[k] * load_vec(x + at));
     }
   }

@@ -34,10 +34,10 @@ __device__ float pair(const gf_identity_loss& args, int64_t row, int lane) {
   // difference
   float ee = 0.f, ue = 0.f, ve = 0.f;
   for (int64_t i = lane; i < args.width; i += kWarp) {
-    const float u = gf::load(a[i]) * l.ra, v = gf::load(b[i]) * l.rb, e = u - v;
+    const float x = gf::load(a[i]), y = gf::load(b[i]), e = gf::identity_difference(l, x, y);
     ee += e * e;
-    ue += u * e;
-    ve += v * e;
+    ue += x * l.ra * e;
+    ve += y * l.rb * e;
   }
   ee = warp_sum(ee), ue = warp_sum(ue), ve = warp_sum(ve);
 
@@ -45,9 +45,9 @@ __device__ float pair(const gf_identity_loss& args, int64_t row, int lane) {
   if (args.da || args.db) {
     const gf::identity_slope s = gf::identity_pair_slope(args.kind, l, ee, ue, ve);
     for (int64_t i = lane; i < args.width; i += kWarp) {
-      const float u = gf::load(a[i]) * l.ra, v = gf::load(b[i]) * l.rb, e = u - v;
-      if (args.da) args.da[row * args.width + i] = args.scale * l.ra * (s.k * e - s.pa * u);
-      if (args.db) args.db[row * args.width + i] = -args.scale * l.rb * (s.k * e + s.pb * v);
+      const float x = gf::load(a[i]), y = gf::load(b[i]), e = gf::identity_difference(l, x, y);
+      if (args.da) args.da[row * args.width + i] = args.scale * l.ra * (s.k * e - s.pa * (x * l.ra));
+      if (args.db) args.db[row * args.width + i] = -args.scale * l.rb * (s.k * e + s.pb * (y * l.rb));
     }
   }
   return args.scale * gf::identity_pair_loss(args.kind, l, aa, bb, ee);

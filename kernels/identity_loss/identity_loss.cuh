@@ -8,9 +8,10 @@
 
 namespace gf {
 
-// How the embeddings of a pair are scaled: u = a * ra, v = b * rb.
+// How the embeddings of a pair are scaled: u = a * ra, v = b * rb, u - v = ra * (a - q * b).
 struct identity_lengths {
   float ra, rb;
+  float q;  // rb / ra, exactly 1 for equal lengths
   bool unit_a, unit_b;  // u has length 1: neither left as it is nor held by eps
 };
 
@@ -21,8 +22,13 @@ GF_HD identity_lengths identity_scale(float aa, float bb, bool normalise, float 
   l.unit_b = normalise && bb >= eps * eps;
   l.ra = !normalise ? 1.f : l.unit_a ? 1.f / sqrtf(aa) : 1.f / eps;
   l.rb = !normalise ? 1.f : l.unit_b ? 1.f / sqrtf(bb) : 1.f / eps;
+  l.q = l.rb / l.ra;
   return l;
 }
+
+// One element of u - v. Exactly 0 where a == b: a fused u - v would leave a rounding error, which the slope of a distance
+// blows up to length 1.
+GF_HD float identity_difference(const identity_lengths& l, float a, float b) { return l.ra * (a - l.q * b); }
 
 // Loss of a pair from ee = |u - v|^2. 1 - cos is ee / 2 for unit vectors, without the cancellation at cos near 1.
 GF_HD float identity_pair_loss(gf_identity_kind kind, const identity_lengths& l, float aa, float bb, float ee) {

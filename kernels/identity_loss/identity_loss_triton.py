@@ -59,8 +59,9 @@ def identity_loss_kernel(
         row = (tl.program_id(0).to(tl.int64) * ROWS + first + tl.arange(0, ROWS)).to(tl.int64)
         inside = row < rows
         aa, bb, ra, rb = lengths(a_ptr, b_ptr, row, inside, width, eps, NORMALISE, BLOCK)
+        q = rb / ra
 
-        # difference
+        # difference u - v = ra (a - q b): exactly 0 where a == b, whatever the compiler fuses
         ee = tl.zeros((ROWS,), tl.float32)
         ue = tl.zeros((ROWS,), tl.float32)
         ve = tl.zeros((ROWS,), tl.float32)
@@ -68,11 +69,12 @@ def identity_loss_kernel(
             i = start + tl.arange(0, BLOCK)
             at = row[:, None] * width + i[None, :]
             mask = inside[:, None] & (i < width)[None, :]
-            u = tl.load(a_ptr + at, mask=mask, other=0.0).to(tl.float32) * ra[:, None]
-            v = tl.load(b_ptr + at, mask=mask, other=0.0).to(tl.float32) * rb[:, None]
-            ee += tl.sum((u - v) * (u - v), 1)
-            ue += tl.sum(u * (u - v), 1)
-            ve += tl.sum(v * (u - v), 1)
+            a = tl.load(a_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            b = tl.load(b_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            e = ra[:, None] * (a - q[:, None] * b)
+            ee += tl.sum(e * e, 1)
+            ue += tl.sum(a * ra[:, None] * e, 1)
+            ve += tl.sum(b * rb[:, None] * e, 1)
 
         # loss and slopes
         if NORMALISE:
@@ -109,13 +111,13 @@ def identity_loss_kernel(
                 i = start + tl.arange(0, BLOCK)
                 at = row[:, None] * width + i[None, :]
                 mask = inside[:, None] & (i < width)[None, :]
-                u = tl.load(a_ptr + at, mask=mask, other=0.0).to(tl.float32) * ra[:, None]
-                v = tl.load(b_ptr + at, mask=mask, other=0.0).to(tl.float32) * rb[:, None]
-                e = k[:, None] * (u - v)
+                a = tl.load(a_ptr + at, mask=mask, other=0.0).to(tl.float32)
+                b = tl.load(b_ptr + at, mask=mask, other=0.0).to(tl.float32)
+                e = (k * ra)[:, None] * (a - q[:, None] * b)
                 if NEED_A:
-                    tl.store(da_ptr + at, (scale * ra)[:, None] * (e - pa[:, None] * u), mask=mask)
+                    tl.store(da_ptr + at, (scale * ra)[:, None] * (e - (pa * ra)[:, None] * a), mask=mask)
                 if NEED_B:
-                    tl.store(db_ptr + at, -(scale * rb)[:, None] * (e + pb[:, None] * v), mask=mask)
+                    tl.store(db_ptr + at, -(scale * rb)[:, None] * (e + (pb * rb)[:, None] * b), mask=mask)
     if REDUCE:
         tl.store(loss_ptr, tl.sum(total, 0))
 

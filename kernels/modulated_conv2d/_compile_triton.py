@@ -44,7 +44,7 @@ _OF_X = {"column_stride": 1, "KERNEL": 3, "UP": 1, "MODULATED": True, "X_GRAD": 
 _OF_WEIGHT = {"KERNEL": 3, "UP": 1, "MODULATE": True}
 
 
-def _gemms(suffix: str, element: str, tile: dict, options: dict, square: int = 128) -> dict[str, tuple]:
+def _gemms(suffix: str, element: str, tile: dict, options: dict, bm: int, bn: int) -> dict[str, tuple]:
     forms = {
         "convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_1),
         "transposed convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_2),
@@ -55,7 +55,7 @@ def _gemms(suffix: str, element: str, tile: dict, options: dict, square: int = 1
         name + suffix: (
             kernel,
             {argument: kind.replace("{T}", element) for argument, kind in signature.items()},
-            constants | tile | ({"BM": square, "BN": square} if name == "weight gradient" else {}),
+            constants | tile | ({"BM": bm, "BN": bn} if name == "weight gradient" else {}),
             options,
         )
         for name, (kernel, signature, constants) in forms.items()
@@ -64,9 +64,9 @@ def _gemms(suffix: str, element: str, tile: dict, options: dict, square: int = 1
 
 # name -> (kernel, signature of pointers by dtype, constants, launch options)
 COMPILE = {
-    **_gemms("", "{T}", TILE, EIGHT_WARPS),  # half precision; compiles in fp32 too, as tf32 in a tile of its own below
-    **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, square=64),
-    **_gemms(" fp32", "fp32", FP32_TILE, FOUR_WARPS, square=64),
+    **_gemms("", "{T}", TILE, EIGHT_WARPS, 128, 128),  # of half precision
+    **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, 64, 64),
+    **_gemms(" fp32", "fp32", FP32_TILE, FOUR_WARPS, 64, 32),
     "epilogue": (
         _epilogue_triton.epilogue_kernel,
         _EPILOGUE | _integers("pixels", "channels", "noise_stride") | SETTINGS,

@@ -83,7 +83,7 @@ def _modulated_conv2d(
     clamp: float,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    settings = Settings(up, demodulate, premodulated, activation, slope, gain, clamp)
+    settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
     return BACKENDS[impl].forward(Inputs(x, weight, style, noise, bias), next_style, settings)
 
 
@@ -107,10 +107,15 @@ def _modulated_conv2d_backward(
     needs: Sequence[bool],
     impl: str,
 ) -> list[Tensor]:
-    settings = Settings(up, demodulate, premodulated, activation, slope, gain, clamp)
+    settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
     inputs = Inputs(x, weight, style, noise, bias)
     pieces = BACKENDS[impl].backward(gy, y, demod, inputs, settings, needs)
     return _finish(pieces, inputs, demod, settings, needs)
+
+
+def _rounded(clamp: float, dtype: torch.dtype) -> float:
+    """As an output that it holds is rounded: the backward pass compares both."""
+    return torch.tensor(clamp, dtype=dtype).item()
 
 
 def _finish(pieces: Pieces, inputs: Inputs, demod: Tensor, settings: Settings, needs: Sequence[bool]) -> list[Tensor]:
@@ -191,8 +196,7 @@ def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], record
     Not measured, but taken from what is known or the first candidate: inside torch.compile or a CUDA graph's capture.
     """
     x, weight = inputs[0], inputs[1]
-    names = ["triton", "dense"] if _triton.refuses(x) is None else []
-    names += ["cuda"] if _extension.missing_cuda() is None else []
+    names = _candidates()
     if torch.compiler.is_compiling():
         return names[0]
     n, channels, h, w = x.shape
@@ -200,7 +204,9 @@ def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], record
     wanted = "".join(letter for letter, need in zip("xwsnb", needs, strict=True) if need)
     up, demodulated = settings[:2]
     key = f"{n}x{channels}x{h}x{w} to {weight.shape[0]} k{weight.shape[2]} up{up} {_dispatch.name_of(x.dtype)}"
-    key += f"{' tf32' if _triton.allows_tf32(x) else ''}{' demodulated' if demodulated else ''} gradients {wanted or 'none'}"
+    key += " tf32" if _triton.allows_tf32(x) else ""
+    key += " demodulated" if demodulated else ""
+    key += f" gradients {wanted or 'none'}"
 
     def run(name: str) -> None:
         copies = [None if t is None else t.detach().requires_grad_(need) for t, need in zip(inputs, needs, strict=True)]
@@ -211,6 +217,13 @@ def fastest(inputs: tuple[Tensor | None, ...], settings: tuple[Any, ...], record
 
     candidates = {name: lambda name=name: run(name) for name in names}
     return _choice.choose("modulated_conv2d", key, candidates, x.device)
+
+
+@torch.compiler.assume_constant_result
+def _candidates() -> tuple[str, ...]:
+    """What a GPU can run."""
+    from_triton = ("triton", "dense") if _triton.missing() is None else ()
+    return (*from_triton, "cuda") if _extension.missing_cuda() is None else from_triton
 
 
 def _triton_forward(*arguments: Any) -> tuple[Tensor, Tensor]:

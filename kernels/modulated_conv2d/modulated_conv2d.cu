@@ -62,7 +62,7 @@ __device__ void finish(const gf_modulated_conv2d& a, float v, int64_t image, int
 
 // up = 1: y, whole; up = 2: z, one phase
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     forward(gf_modulated_conv2d a, Convolution c, int64_t height, int64_t width) {
   __shared__ Shared<T> shared;
   const int64_t tiles = c.tiles(), image = blockIdx.x / tiles;
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) input_gradient(gf_modulated_conv2d_backward a, Convolution c) {
+__global__ void __launch_bounds__(kThreads, kBlocks) input_gradient(gf_modulated_conv2d_backward a, Convolution c) {
   __shared__ Shared<T> shared;
   const int64_t tiles = c.tiles(), image = blockIdx.x / tiles, pixels = a.height * a.width;
   const int64_t first_row = blockIdx.x % tiles * kTile, first_column = int64_t(blockIdx.y) * kTile;

@@ -84,8 +84,7 @@ def modulated_conv2d(
         return y.to(dtype)
     inputs = (_nhwc(x), weight, style, noise, bias)
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*inputs, next_style))
-    # rounded as the output is: the backward pass compares both
-    limit = -1.0 if clamp is None else torch.tensor(clamp, dtype=dtype).item()
+    limit = -1.0 if clamp is None else float(clamp)
     settings = (up, demodulate, premodulated, activation, SLOPE, float(gain), limit)
     if chosen == "auto":
         chosen = _operator.fastest(inputs, settings, recorded)

@@ -13,6 +13,7 @@
 namespace gf::conv {
 
 constexpr int kThreads = 128;
+constexpr int kBlocks = 3;         // per multiprocessor: 168 registers; left alone, ptxas stops at 128 and spills
 constexpr int kTile = 64;          // rows and columns of a block's output
 constexpr int kStage = kTile + 4;  // row of fp32 results in shared memory, padded
 
@@ -263,7 +264,7 @@ struct WeightGradient {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) weight_gradient(WeightGradient w) {
+__global__ void __launch_bounds__(kThreads, kBlocks) weight_gradient(WeightGradient w) {
   using S = Shared<T>;
   using P = Pack<T>;
   constexpr int kPerWide = kTile / P::kCount;

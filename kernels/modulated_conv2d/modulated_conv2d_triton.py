@@ -308,7 +308,9 @@ def weight_gradient(g: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
     _, out_channels, hg, wg = g.shape
     kernel = inputs.weight.shape[2]
     half = x.dtype in _dispatch.HALVES
-    bm, bn = (max(16, min(128 if half else 64, triton.next_power_of_2(c))) for c in (out_channels, in_channels))
+    widest = 128 if half else 64
+    bm = max(16, min(widest, triton.next_power_of_2(out_channels)))
+    bn = max(16, min(widest if half or _triton.allows_tf32(x) else 32, triton.next_power_of_2(in_channels)))
     bk = max(16, min(64 if half else 32 if _triton.allows_tf32(x) else 16, triton.next_power_of_2(h * w)))
     tiles = triton.cdiv(out_channels, bm) * triton.cdiv(in_channels, bn)
     blocks = n * triton.cdiv(h * w, bk)

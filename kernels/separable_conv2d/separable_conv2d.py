@@ -35,10 +35,10 @@ def separable_conv2d(
     """clamp(act(pointwise(depthwise(style * u)) + noise + bias) * gain) * next_style, [N, O, H, W] in x's dtype.
 
     u is x, or `haar(x, haar_style)` where that is given. The depthwise convolution pads by 1; None leaves it out.
-    `activation` is "linear" or "lrelu" (slope 0.2); `gain` > 0
-    defaults to 1, as MobileStyleGAN has none. The layout is x's (NHWC is fast); other strides cost a copy.
-    `next_style` is multiplied in the same pass where no gradient is recorded. Raises KernelError on bad input,
-    ImplementationUnavailable when `impl` cannot run. Source: MobileStyleGAN (arXiv 2104.04767), section 3.
+    `activation` is "linear" or "lrelu" (slope 0.2); `gain` > 0 defaults to 1, as MobileStyleGAN has none. The layout
+    is x's (NHWC is fast); other strides cost a copy. `next_style` is multiplied in the same pass where no gradient is
+    recorded. Raises KernelError on bad input, ImplementationUnavailable when `impl` cannot run.
+    Source: MobileStyleGAN (arXiv 2104.04767), section 3.
     """
     _check(x, depthwise, pointwise, style, haar_style, noise, bias, next_style)
     if activation not in ACTIVATIONS:
@@ -48,41 +48,17 @@ def separable_conv2d(
         raise KernelError(f"gain={gain} is not positive; the backward pass reads the sign of the output")
     if clamp is not None and not clamp >= 0:
         raise KernelError(f"clamp={clamp} is negative; leave it out for none")
-    tensors = (x, depthwise, pointwise, style, haar_style, noise, bias, next_style)
+    optional: dict[str, Any] = {"haar_style": haar_style, "noise": noise, "bias": bias, "next_style": next_style}
+    settings: dict[str, Any] = {"activation": activation, "gain": float(gain), "clamp": clamp}
     chosen = _dispatch.choose(OP, impl, x, BACKENDS)
     if _dispatch.widen_on_cpu(impl, x):
-        x, depthwise, pointwise, style, haar_style, noise, bias, next_style = (
-            None if t is None else t.float() for t in tensors
-        )
-        y = separable_conv2d(
-            x,
-            depthwise,
-            pointwise,
-            style,
-            haar_style=haar_style,
-            noise=noise,
-            bias=bias,
-            activation=activation,
-            gain=gain,
-            clamp=clamp,
-            next_style=next_style,
-        )
-        return y.to(tensors[0].dtype)
+        settings |= {name: None if t is None else t.float() for name, t in optional.items()}
+        wide = None if depthwise is None else depthwise.float()
+        return separable_conv2d(x.float(), wide, pointwise.float(), style.float(), **settings).to(x.dtype)
     if chosen == "reference":
-        return separable_conv2d_reference(
-            x,
-            depthwise,
-            pointwise,
-            style,
-            haar_style=haar_style,
-            noise=noise,
-            bias=bias,
-            activation=activation,
-            gain=gain,
-            clamp=clamp,
-            next_style=next_style,
-        )
+        return separable_conv2d_reference(x, depthwise, pointwise, style, **optional, **settings)
     # the backward pass reads y before this product
+    tensors = (x, depthwise, pointwise, style, *optional.values())
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     weights = (None if t is None else t.contiguous() for t in (haar_style, depthwise, pointwise, style, noise, bias))
     after = None if recorded or next_style is None else next_style.contiguous()

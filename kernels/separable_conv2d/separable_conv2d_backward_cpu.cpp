@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kTasks = 8;          // wanted for any number of threads
 constexpr int64_t kStripRows = 32;     // a strip computes t of the two rows around it again
 constexpr int64_t kLeastPixels = 64;   // of a group of rows
+constexpr int64_t kStreamFloats = 4 << 20;  // of gx: more than a cache holds until the next layer
 
 // Sums over the pixels of one strip, one after another; added up at the end in the order of strips.
 struct Partial {
@@ -39,6 +40,7 @@ struct Plan {
   float* noise;           // [n][h][w], or NULL
   Partial offsets;
   int64_t step, group, strips, splits;
+  bool stream;  // gx past the caches
 };
 
 // One strip of rows of one image, one range of input channels.
@@ -83,6 +85,7 @@ class Task {
       if (!a_.gx && !a_.gstyle && !a_.ghaar_style) continue;
       a_.haar_style ? through_wavelet(y / 2) : through_style(y);
     }
+    if (plan_.stream) store_fence();
   }
 
  private:
@@ -94,13 +97,14 @@ class Task {
   void make_group() {
     const int64_t count = std::min(plan_.group, wanted_ - made_), w = a_.w;
     for (int64_t i = 0; i < count; ++i) make_g(made_ + i, g_ + i * w * g_step_);
+    const Soon soon = read_after(made_ + count);
     for (int64_t p = first_panel_; p < last_panel_; ++p) {
       const Panel panel = panel_at(p, a_.inputs);
       const int64_t pixels = count * w, at = panel.first - first_, width = width_, cap = capacity_, made = made_;
       const bool one = count == 1;
       float* ring = ring_;
       product({g_, g_step_, 1, plan_.packed + panel.first * a_.outputs, panel.wide * kLanes, pixels, a_.outputs},
-              panel.wide, [=](int64_t pixel, int q, vec sum) __attribute__((always_inline)) {
+              panel.wide, p == first_panel_ ? soon : Soon{}, [=](int64_t pixel, int q, vec sum) __attribute__((always_inline)) {
                 if (pixel >= pixels) return;
                 const int64_t row = one ? 0 : pixel / w;
                 float* line = ring + (made + row) % cap * w * width;
@@ -109,6 +113,17 @@ class Task {
     }
     made_ += count;
     if (weights_) add_weights(made_ - count, count);
+  }
+
+  // What the next group of rows reads of gy and y, and the rows of x that lie beside it.
+  Soon read_after(int64_t row) const {
+    const int64_t count = std::min(plan_.group, wanted_ - row), line = a_.w * a_.outputs;
+    if (!a_.nhwc || count <= 0) return {};
+    const int64_t at = (image_ * a_.h + row) * line;
+    Soon soon = up_.soon(row - 1, count);
+    for (int i = 1; i < 3; ++i) soon.floats[i] = count * line;
+    soon.at[1] = static_cast<const float*>(a_.gy) + at, soon.at[2] = static_cast<const float*>(a_.y) + at;
+    return soon;
   }
 
   void make_g(int64_t y, float* g) {
@@ -171,7 +186,7 @@ class Task {
       float* sums = sums_ + plan_.offsets.pointwise + panel.first;
       const int64_t step = plan_.step, outputs = a_.outputs;
       product({g_ + (from - row) * w * g_step_, 1, g_step_, v_ + panel.first - first_, width_, outputs, (to - from) * w},
-              panel.wide, [=](int64_t o, int q, vec sum) __attribute__((always_inline)) {
+              panel.wide, Soon{}, [=](int64_t o, int q, vec sum) __attribute__((always_inline)) {
                 if (o >= outputs) return;
                 float* at = sums + o * step + q * kLanes;
                 store_vec(at, load_vec(at) + sum);
@@ -215,7 +230,10 @@ class Task {
     for (int64_t j = 0; j < a_.w; ++j)
       for (int64_t c = 0; c < width_; c += kLanes) {
         const vec r = load_vec(r_ + j * width_ + c);
-        if (gx) store_vec(to + j * to_step + c, r * load_vec(factor + c));
+        if (plan_.stream && direct)
+          stream_vec(to + j * to_step + c, r * load_vec(factor + c));
+        else if (gx)
+          store_vec(to + j * to_step + c, r * load_vec(factor + c));
         if (sums) store_vec(sums + c, load_vec(sums + c) + r * load_vec(x + j * plan_.step + c));
       }
     if (gx && !direct)
@@ -235,7 +253,7 @@ class Task {
     for (int64_t j = 0; j < w; ++j) {
       const int64_t at = j * bands + 4 * first_;
       analyse(top + 2 * j * width_, top + (a_.w + 2 * j) * width_, width_,
-              plan_.factor + image_ * bands + 4 * first_, count, sums ? x + at : nullptr, to ? to + at : nullptr, sums);
+              plan_.factor + image_ * bands + 4 * first_, count, sums ? x + at : nullptr, to ? to + at : nullptr, sums, plan_.stream);
     }
     if (gx && !a_.nhwc)
       store_row(gx, false, bands, h, w, image_, row, 4 * first_, 4 * count, line_ + w * bands + 4 * first_, bands);
@@ -340,11 +358,13 @@ extern "C" gf_status GF_LOCAL(gf_separable_conv2d_backward_cpu)(const gf_separab
   const Partial offsets(a, step);
   std::vector<float> partial(a.n * strips * offsets.size, 0.f);
   std::vector<float> noise(a.gnoise && a.noise_n != a.n ? a.n * a.h * a.w : 0);
+  const bool stream = a.nhwc && a.inputs % kLanes == 0 && reinterpret_cast<uintptr_t>(a.gx) % sizeof(vec) == 0 &&
+                      a.n * a.inputs * a.h * a.w >= kStreamFloats;
   const Plan plan{a,
                   {static_cast<const float*>(a.x), a.haar_style ? half.data() : nullptr, a.nhwc != 0, a.n, a.inputs,
                    a.h, a.w},
                   packed, with_style.data(), turned.data(), factor.data(), style.data(), partial.data(),
-                  noise.empty() ? a.gnoise : noise.data(), offsets, step, group, strips, splits};
+                  noise.empty() ? a.gnoise : noise.data(), offsets, step, group, strips, splits, stream};
   gf::parallel_for(0, a.n * strips * splits, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) Task(plan, i).run();
   });

@@ -15,11 +15,12 @@ from guide_fast.kernels.bias_act.bias_act_triton import activate_slope
 from guide_fast.kernels.haar import haar_triton
 from guide_fast.kernels.separable_conv2d.separable_conv2d import gradients
 from guide_fast.kernels.separable_conv2d.separable_conv2d_triton import (
+    DEPTH_BITS,
     LAUNCH,
+    block,
     convolve,
     multiply,
     product,
-    product_shape,
     strides,
 )
 
@@ -99,8 +100,7 @@ def depthwise_backward_kernel(
     CHANNELS: tl.constexpr,
 ):
     """gx = style r, sums of r x, of style t x: `steps` times PIXELS pixels of an image by CHANNELS channels."""
-    n = tl.program_id(2).to(tl.int64)
-    size = height * width
+    n, size = tl.program_id(2).to(tl.int64), height * width
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     known = c < channels
     style = tl.load(style_ptr + n * channels + c, mask=known, other=0.0).to(tl.float32)
@@ -165,14 +165,13 @@ def pointwise_weight_kernel(
     DEPTHWISE: tl.constexpr,
     UPCAST: tl.constexpr,
     TF32: tl.constexpr,
-    PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
 ):
     """Sum of g v^T over `steps` times PIXELS pixels of an image, OUTPUTS by INPUTS; v as in the forward pass."""
+    PIXELS: tl.constexpr = DEPTH_BITS // x_ptr.dtype.element_ty.primitive_bitwidth
     part = tl.program_id(2)
-    n = (part // parts).to(tl.int64)
-    size = height * width
+    n, size = (part // parts).to(tl.int64), height * width
     o = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     i = tl.program_id(1) * INPUTS + tl.arange(0, INPUTS)
     style = tl.load(style_ptr + n * inputs + i, mask=i < inputs, other=0.0).to(tl.float32)
@@ -210,7 +209,7 @@ def backward(
     inner = [wanted[0] or wanted[1], False, *wanted[2:]]
     gu, _, *sums = plain_backward(gy, y, u, depthwise, pointwise, style, noise_n, inner, nhwc, *settings)
     outer = haar_triton.backward(gu, x, haar_style, nhwc, wanted[0], wanted[1]) if inner[0] else []
-    return [*outer, *(t for t in sums if t is not None)]
+    return outer + [t for t in sums if t is not None]
 
 
 def plain_backward(
@@ -231,8 +230,8 @@ def plain_backward(
     """Without the wavelet: None for a gradient that is not wanted."""
     grads = gradients(y, x, pointwise, noise_n, wanted)
     gx, _, gdepthwise, gpointwise, gstyle, gnoise, gbias = grads
-    need_g = gpointwise is not None or gnoise is not None or gbias is not None
-    if gx is not None or gdepthwise is not None or gstyle is not None:
+    need_g = wanted[3] or wanted[5] or wanted[6]
+    if wanted[0] or wanted[2] or wanted[4]:
         t, g = pointwise_backward(gy, y, x, pointwise, nhwc, need_g, activation, slope, gain, clamp)
         depthwise_backward(t, x, depthwise, style, nhwc, gx, gstyle, gdepthwise)
     elif need_g:
@@ -255,7 +254,7 @@ def pointwise_backward(
     i = pointwise.shape[1]
     t = _dispatch.empty((n, i, h, w), x, nhwc=nhwc)
     g = _dispatch.empty(tuple(y.shape), y, nhwc=nhwc) if store_g else None
-    shape = dict(zip(("PIXELS", "INPUTS", "OUTPUTS"), product_shape(h * w, i, o), strict=True))
+    shape = {"PIXELS": block(h * w, 64), "INPUTS": block(i, 128), "OUTPUTS": block(o, 32)}
     grid = (triton.cdiv(h * w, shape["PIXELS"]), triton.cdiv(i, shape["INPUTS"]), n)
     pointwise_backward_kernel[grid](
         gy,
@@ -339,10 +338,10 @@ def pointwise_weight(
     """Writes gpointwise [O, I, 1, 1]."""
     n, i, h, w = x.shape
     o = g.shape[1]
-    shape = dict(zip(("INPUTS", "OUTPUTS", "PIXELS"), product_shape(i, o, h * w), strict=True))
+    shape = {"INPUTS": block(i, 64), "OUTPUTS": block(o, 128)}
     blocks = triton.cdiv(o, shape["OUTPUTS"]), triton.cdiv(i, shape["INPUTS"])
-    tiles = triton.cdiv(h * w, shape["PIXELS"])
-    steps = max(1, triton.cdiv(tiles * n * blocks[0] * blocks[1], PROGRAMS))
+    tiles = triton.cdiv(h * w, DEPTH_BITS.value // (8 * x.element_size()))
+    steps = triton.cdiv(tiles * n * blocks[0] * blocks[1], PROGRAMS)
     parts = triton.cdiv(tiles, steps)
     sums = _dispatch.empty((n * parts, o, i), gpointwise)
     pointwise_weight_kernel[(*blocks, n * parts)](
@@ -367,7 +366,6 @@ def pointwise_weight(
     gpointwise.copy_(sums.sum(0).reshape(o, i, 1, 1))
 
 
-_NUMBERS = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
 _PRODUCT = {"UPCAST": False, "TF32": True}
 
 COMPILE = {
@@ -375,7 +373,7 @@ COMPILE = {
         pointwise_backward_kernel,
         dict.fromkeys(("gy_ptr", "y_ptr", "pointwise_ptr", "g_ptr", "t_ptr"), "*{T}")
         | dict.fromkeys(("inputs", "outputs", "size", "y_pixel", "y_channel", "t_pixel", "t_channel"), "i32")
-        | _NUMBERS,
+        | dict.fromkeys(("slope", "gain", "clamp"), "fp32"),
         {"STORE_G": True, "LRELU": True, "CLAMP": True, "y_channel": 1, "t_channel": 1}
         | _PRODUCT
         | {"PIXELS": 64, "OUTPUTS": 32, "INPUTS": 128},
@@ -396,7 +394,7 @@ COMPILE = {
         | {"parts_ptr": "*fp32"}
         | dict.fromkeys(("inputs", "outputs", "height", "width", "x_pixel", "x_channel"), "i32")
         | dict.fromkeys(("g_pixel", "g_channel", "steps", "parts"), "i32"),
-        {"DEPTHWISE": True, "x_channel": 1, "g_channel": 1} | _PRODUCT | {"PIXELS": 32, "OUTPUTS": 128, "INPUTS": 64},
+        {"DEPTHWISE": True, "x_channel": 1, "g_channel": 1} | _PRODUCT | {"OUTPUTS": 128, "INPUTS": 64},
         LAUNCH,
     ),
 }

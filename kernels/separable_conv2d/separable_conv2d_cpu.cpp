@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kTasks = 16;       // wanted for any number of threads
 constexpr int64_t kLeastPixels = 64;  // of a group of rows: fewer would read b too often for the arithmetic
+constexpr int64_t kStreamFloats = 4 << 20;  // of y: more than a cache holds until the next layer
 
 // After the product: noise, bias, activation, gain, clamp, next style, store.
 struct Epilogue {
@@ -21,6 +22,7 @@ struct Epilogue {
   float* y;  // of the group's first pixel, the panel's first channel
   int64_t y_pixel, y_channel;
   int64_t pixels, channels;
+  bool stream;
 
   GF_INLINE void operator()(int64_t p, int q, vec sum) const {
     if (p >= pixels) return;
@@ -30,8 +32,11 @@ struct Epilogue {
     if (clamp >= 0) sum = sum > clamp ? fill_vec(clamp) : sum < -clamp ? fill_vec(-clamp) : sum;
     if (next) sum *= load_vec(next + q * kLanes);
     float* at = y + p * y_pixel + q * kLanes * y_channel;
+    if (stream) return stream_vec(at, sum);
     if (y_channel == 1 && (q + 1) * kLanes <= channels) return store_vec(at, sum);
-    for (int64_t c = 0; c < std::min<int64_t>(kLanes, channels - q * kLanes); ++c) at[c * y_channel] = sum[c];
+    const int64_t rest = std::min<int64_t>(kLanes, channels - q * kLanes);
+    if (y_channel == 1) return store_some(at, sum, rest);
+    for (int64_t c = 0; c < rest; ++c) at[c * y_channel] = sum[c];
   }
 };
 
@@ -43,6 +48,7 @@ struct Forward {
   const float* bias;       // [padded outputs]
   const float* next;       // [n][padded outputs], or NULL
   int64_t padded, group, strips, splits;
+  bool stream;
 
   // One strip of rows of one image, one range of panels.
   void strip(int64_t image, int64_t strip, int64_t split) const {
@@ -56,12 +62,18 @@ struct Forward {
     float* v = scratch.take(v_size + rows.floats());
     rows.begin(v + v_size, begin - (a.depthwise ? 1 : 0));
     if (group * a.w < kMaxPixels) std::fill(v, v + v_size, 0.f);  // blocks read beyond the pixels
+    const bool direct = !a.depthwise && !source.half && a.nhwc && a.w >= kMaxPixels;
     for (int64_t row = begin; row < end; row += group) {
       const int64_t count = std::min(group, end - row);
-      for (int64_t i = 0; i < count; ++i) between(rows, image, row + i, v + i * a.w * v_step, v_step);
-      for (int64_t p = panels * split / splits; p < panels * (split + 1) / splits; ++p)
-        panel(image, row, count * a.w, panel_at(p, a.outputs), v, v_step);
+      const float* in = direct ? source.x + (image * a.h + row) * a.w * a.inputs : v;
+      const int64_t in_step = direct ? a.inputs : v_step;
+      for (int64_t i = 0; i < count && !direct; ++i) between(rows, image, row + i, v + i * a.w * v_step, v_step);
+      const int64_t first = panels * split / splits;
+      const Soon soon = row + count < end ? rows.soon(row + count + (a.depthwise ? 1 : 0), count) : Soon{};
+      for (int64_t p = first; p < panels * (split + 1) / splits; ++p)
+        panel(image, row, count * a.w, panel_at(p, a.outputs), in, in_step, p == first ? soon : Soon{});
     }
+    if (stream) store_fence();
   }
 
   // v of one row: what the pointwise convolution reads
@@ -77,7 +89,8 @@ struct Forward {
     }
   }
 
-  void panel(int64_t image, int64_t row, int64_t pixels, Panel panel, const float* v, int64_t v_step) const {
+  void panel(int64_t image, int64_t row, int64_t pixels, Panel panel, const float* v, int64_t v_step,
+             const Soon& soon) const {
     const int64_t size = a.h * a.w, at = row * a.w;
     const float* noise = static_cast<const float*>(a.noise);
     float* y = static_cast<float*>(a.y);
@@ -92,9 +105,10 @@ struct Forward {
         a.nhwc ? a.outputs : 1,
         a.nhwc ? 1 : size,
         pixels,
-        a.outputs - panel.first};
+        a.outputs - panel.first,
+        stream};
     const float* b = packed + (a.depthwise ? 0 : image * packed_size(a.inputs, a.outputs)) + panel.first * a.inputs;
-    product({v, v_step, 1, b, panel.wide * kLanes, pixels, a.inputs}, panel.wide, epilogue);
+    product({v, v_step, 1, b, panel.wide * kLanes, pixels, a.inputs}, panel.wide, soon, epilogue);
   }
 };
 
@@ -126,11 +140,13 @@ extern "C" gf_status GF_LOCAL(gf_separable_conv2d_cpu)(const gf_separable_conv2d
   const int64_t group = std::clamp<int64_t>(kLeastPixels / a.w, 1, a.h);
   const int64_t strips = std::clamp<int64_t>(a.h / group, 1, kTasks);
   const int64_t splits = std::clamp<int64_t>(kTasks / (a.n * strips), 1, panels);
+  const bool stream = a.nhwc && a.outputs % kLanes == 0 && reinterpret_cast<uintptr_t>(a.y) % sizeof(vec) == 0 &&
+                      a.n * a.outputs * a.h * a.w >= kStreamFloats;
   const Forward forward{a,
                         {static_cast<const float*>(a.x), a.haar_style ? half.data() : nullptr, a.nhwc != 0, a.n,
                          a.inputs, a.h, a.w},
                         packed, depthwise.data(), bias.data(), a.next_style ? next.data() : nullptr, wide, group,
-                        strips, splits};
+                        strips, splits, stream};
   gf::parallel_for(0, a.n * strips * splits, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) forward.strip(i / splits / strips, i / splits % strips, i % splits);
   });

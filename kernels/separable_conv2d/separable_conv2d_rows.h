@@ -159,6 +159,15 @@ class UpRows {
 
   int64_t step() const { return step_; }
 
+  // What `count` rows from `row` on will be made of.
+  Soon soon(int64_t row, int64_t count) const {
+    if (!source_.nhwc) return {};
+    const int64_t up = source_.half ? 2 : 1, line = source_.w / up * source_.channels * up * up;
+    const int64_t rows = source_.h / up, from = (row + up - 1) / up, to = std::min(rows, (row + count + up - 1) / up);
+    if (from >= to) return {};
+    return {{source_.x + (image_ * rows + from) * line}, {(to - from) * line}};
+  }
+
   // Row `row` [w][step]; zeros outside the image. A row keeps until capacity - 2 later ones are made.
   const float* row(int64_t row) {
     if (row < 0 || row >= source_.h) return zeros_;

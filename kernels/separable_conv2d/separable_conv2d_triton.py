@@ -13,6 +13,7 @@ from guide_fast.kernels.haar import haar_triton
 from guide_fast.kernels.separable_conv2d.separable_conv2d import output
 
 # of a product behind a prologue: nine pipelined loads of the prologue would fill the shared memory
+DEPTH_BITS = tl.constexpr(512)  # of a row of the prologue's block: 32 halves, 16 floats
 LAUNCH = {"num_warps": 8, "num_stages": 1}
 
 
@@ -92,9 +93,9 @@ def separable_conv2d_kernel(
     TF32: tl.constexpr,
     PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
-    INPUTS: tl.constexpr,
 ):
     """One program, PIXELS pixels of an image by OUTPUTS channels."""
+    INPUTS: tl.constexpr = DEPTH_BITS // x_ptr.dtype.element_ty.primitive_bitwidth
     n = tl.program_id(2).to(tl.int64)
     size = height * width
     p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
@@ -128,11 +129,6 @@ def block(size: int, most: int) -> int:
     return min(max(16, triton.next_power_of_2(size)), most)
 
 
-def product_shape(rows: int, columns: int, depth: int) -> tuple[int, int, int]:
-    """Blocks of a product; a wide block repeats the prologue of its rows less often."""
-    return block(rows, 64), block(columns, 128), block(depth, 32)
-
-
 def strides(nhwc: bool, channels: int, size: int) -> tuple[int, int]:
     """Of a pixel, of a channel."""
     return (channels, 1) if nhwc else (1, size)
@@ -164,7 +160,7 @@ def forward(
         x = haar_triton.forward(x, haar_style)
     n, i, h, w = x.shape
     o = pointwise.shape[0]
-    shape = dict(zip(("PIXELS", "OUTPUTS", "INPUTS"), product_shape(h * w, o, i), strict=True))
+    shape = {"PIXELS": block(h * w, 64), "OUTPUTS": block(o, 128)}
     grid = (triton.cdiv(h * w, shape["PIXELS"]), triton.cdiv(o, shape["OUTPUTS"]), n)
     separable_conv2d_kernel[grid](
         x,
@@ -208,7 +204,7 @@ COMPILE = {
         | dict.fromkeys(_INTEGERS, "i32")
         | dict.fromkeys(("slope", "gain", "clamp"), "fp32"),
         dict.fromkeys(("NOISE", "BIAS", "NEXT_STYLE", "LRELU", "CLAMP"), True)
-        | {"DEPTHWISE": True, "UPCAST": False, "TF32": True, "PIXELS": 64, "OUTPUTS": 128, "INPUTS": 32}
+        | {"DEPTHWISE": True, "UPCAST": False, "TF32": True, "PIXELS": 64, "OUTPUTS": 128}
         | ({"x_channel": 1, "y_channel": 1} if name == "nhwc" else {"x_pixel": 1, "y_pixel": 1}),
         LAUNCH,
     )

@@ -16,6 +16,7 @@ from guide_fast.kernels.triplane_render._triton_ray import (
     decode,
     march,
     place_on_plane,
+    points_of,
     product,
     sample_planes,
     shifted,
@@ -26,27 +27,12 @@ from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 
 C, K, O = 32, 64, 32  # noqa: E741, the sizes' names everywhere: channels, hidden units, colours
 WEIGHTS = K * C + K + (1 + O) * K + 1 + O
-TILE = {torch.float32: 32}  # samples of a program, of one ray or of several: what the registers hold
-PART = 32  # hidden units whose weights' gradients one program holds
+TILE = 32  # samples of a program, of one ray or of several: what the registers hold
+VALUES_TILE = 64  # the same where there are no gradients
+CHUNK = 16  # hidden units that are live at a time
+PART = 16  # hidden units whose weights' gradients one program holds
 PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums do not depend on the device
 SUMS, LARGEST, FIXED = 1, 2, 3  # what becomes of the planes' gradient
-
-
-@triton.jit
-def points_of(
-    t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT: tl.constexpr, AGAIN: tl.constexpr = False
-):
-    """Position of the samples `t` in [-1, 1], their rays, whether there are such samples.
-
-    AGAIN: from a load of its own, so that no register has to hold what followed from the first one.
-    """
-    valid = t < samples
-    ray = tl.where(valid, t // COUNT, 0)
-    depth = tl.load(depths_ptr + t, mask=valid, other=0.0, volatile=AGAIN)
-    x = (tl.load(origins_ptr + ray * 3) + tl.load(directions_ptr + ray * 3) * depth) * scale
-    y = (tl.load(origins_ptr + ray * 3 + 1) + tl.load(directions_ptr + ray * 3 + 1) * depth) * scale
-    z = (tl.load(origins_ptr + ray * 3 + 2) + tl.load(directions_ptr + ray * 3 + 2) * depth) * scale
-    return x, y, z, ray, valid
 
 
 @triton.jit
@@ -239,7 +225,7 @@ def planes_backward_kernel(
     if PLANES == 3:
         fixed_scale = tl.load(fixed_scale_ptr)
     x, y, z, ray, valid = points_of(t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT, True)
-    for plane in tl.static_range(3):
+    for plane in range(3):
         left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
         for corner in tl.static_range(4):
             column, row, part, inside = corner_of(corner, left, top, fx, fy, height, width, valid)
@@ -344,15 +330,14 @@ def backward(
     rays, count = depths.shape[1:]
     scene = (planes, origins, directions, *decoder, depths)
     constants = sizes(planes)
-    tile = TILE.get(planes.dtype, 64)
-    tiles = triton.cdiv(depths.numel(), tile)
+    tiles = triton.cdiv(depths.numel(), TILE)
 
     # two numbers of every sample, which the march turns into two others
     sigma, seen = (_dispatch.empty(tuple(depths.shape), depths) for _ in range(2))
     places = (*planes.stride()[:4], rays, depths.numel())
-    values_kernel[(tiles,)](
+    values_kernel[(triton.cdiv(depths.numel(), VALUES_TILE),)](
         gfeatures, *scene, sigma, seen, *places, height, width, 2 / box_warp,
-        COUNT=count, TILE=tile, **constants, num_warps=4, num_stages=1,
+        COUNT=count, TILE=VALUES_TILE, **constants, num_warps=4, num_stages=1,
     )  # fmt: skip
     march_backward_kernel[(n * rays,)](
         gfeatures, gdepth, gtotal, depths, sigma, seen,
@@ -366,7 +351,7 @@ def backward(
         partials = _dispatch.empty((programs, WEIGHTS), depths)
         weights_backward_kernel[(programs, K // PART)](
             gfeatures, *scene, sigma, seen, near_one, partials, *places, triton.cdiv(tiles, programs), height, width,
-            2 / box_warp, COUNT=count, TILE=tile, PART=PART, SCALED=scaled, **constants,
+            2 / box_warp, COUNT=count, TILE=TILE, PART=PART, SCALED=scaled, **constants,
             num_warps=4, num_stages=1,
         )  # fmt: skip
     if not wants_planes:
@@ -375,7 +360,7 @@ def backward(
     def launch(kind: int, gplanes: Tensor, largest: Tensor, scale: Tensor) -> None:
         planes_backward_kernel[(tiles,)](
             gfeatures, *scene, sigma, seen, near_one, gplanes, largest, scale, *places, height, width, 2 / box_warp,
-            COUNT=count, TILE=tile, PLANES=kind, SCALED=scaled, **constants, num_warps=4, num_stages=1,
+            COUNT=count, TILE=TILE, PLANES=kind, SCALED=scaled, **constants, num_warps=8, num_stages=1,
         )  # fmt: skip
 
     if deterministic:
@@ -396,7 +381,7 @@ def sizes(planes: Tensor) -> dict[str, object]:
         "C": C,
         "K": K,
         "O": O,
-        "CHUNK": 16 if planes.dtype == torch.float32 else 64,
+        "CHUNK": CHUNK,
         "UPCAST": _triton.interpreted(),
         "PRECISION": "tf32" if _triton.allows_tf32(planes) else "tf32x3",
     }

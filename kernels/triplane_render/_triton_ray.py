@@ -58,10 +58,10 @@ def shifted(x, by: tl.constexpr, S: tl.constexpr):
 
 
 @triton.jit
-def place_on_plane(PLANE: tl.constexpr, x, y, z, height, width):
+def place_on_plane(plane, x, y, z, height, width):
     """Upper left texel, fraction towards the others: planes hold (x, y), (x, z), (z, x)."""
-    across = z if PLANE == 2 else x
-    down = y if PLANE == 0 else (z if PLANE == 1 else x)
+    across = tl.where(plane == 2, z, x)
+    down = tl.where(plane == 0, y, tl.where(plane == 1, z, x))
     # far outside is as good as just outside, and fits an int
     column = tl.minimum(tl.maximum(((across + 1.0) * width - 1.0) * 0.5, -2.0), width + 1.0)
     row = tl.minimum(tl.maximum(((down + 1.0) * height - 1.0) * 0.5, -2.0), height + 1.0)
@@ -80,13 +80,30 @@ def corner_of(CORNER: tl.constexpr, left, top, fx, fy, height, width, valid):
 
 
 @triton.jit
+def points_of(
+    t, samples, origins_ptr, directions_ptr, depths_ptr, scale, COUNT: tl.constexpr, AGAIN: tl.constexpr = False
+):
+    """Position of the samples `t` in [-1, 1], their rays, whether there are such samples.
+
+    AGAIN: from a load of its own, so that no register has to hold what followed from the first one.
+    """
+    valid = t < samples
+    ray = tl.where(valid, t // COUNT, 0)
+    depth = tl.load(depths_ptr + t, mask=valid, other=0.0, volatile=AGAIN)
+    x = (tl.load(origins_ptr + ray * 3) + tl.load(directions_ptr + ray * 3) * depth) * scale
+    y = (tl.load(origins_ptr + ray * 3 + 1) + tl.load(directions_ptr + ray * 3 + 1) * depth) * scale
+    z = (tl.load(origins_ptr + ray * 3 + 2) + tl.load(directions_ptr + ray * 3 + 2) * depth) * scale
+    return x, y, z, ray, valid
+
+
+@triton.jit
 def sample_planes(
     planes_ptr, image, stride_plane, stride_y, stride_x, height, width, x, y, z, valid, S: tl.constexpr, C: tl.constexpr
 ):
     """Mean over the planes at S points, [S, C] in fp32; `image` is where their image begins, one or [S]."""
     channel = tl.arange(0, C)
     sums = tl.zeros((S, C), tl.float32)
-    for plane in tl.static_range(3):
+    for plane in range(3):  # not unrolled: the texels of one plane at a time are enough in flight, and in registers
         left, top, fx, fy = place_on_plane(plane, x, y, z, height, width)
         for corner in tl.static_range(4):
             column, row, weight, inside = corner_of(corner, left, top, fx, fy, height, width, valid)

@@ -15,7 +15,9 @@
 #endif
 
 namespace gf::triplane {
+#ifndef __CUDACC__
 namespace {  // a copy for every instruction set that includes it: the linker must not merge them
+#endif
 
 constexpr int kChannels = GF_TRIPLANE_CHANNELS;
 constexpr int kHidden = GF_TRIPLANE_HIDDEN;
@@ -230,5 +232,7 @@ inline gf_status check_render(const gf_triplane_render& a) {
   return check_scene(a.scene, a.coarse + a.fine);
 }
 
+#ifndef __CUDACC__
 }  // namespace
+#endif
 }  // namespace gf::triplane

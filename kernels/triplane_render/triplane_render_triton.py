@@ -7,7 +7,19 @@ import triton.language as tl
 from torch import Tensor
 
 from guide_fast.kernels.triplane_render import _triton_backward
-from guide_fast.kernels.triplane_render._triton_backward import FIXED, SUMS, C, K, O, backward, sizes
+from guide_fast.kernels.triplane_render._triton_backward import (
+    CHUNK,
+    FIXED,
+    PART,
+    SUMS,
+    TILE,
+    VALUES_TILE,
+    C,
+    K,
+    O,
+    backward,
+    sizes,
+)
 from guide_fast.kernels.triplane_render._triton_ray import (
     WIDEN,
     decode,
@@ -185,7 +197,7 @@ def forward(
 
 
 # name -> (kernel, signature of pointers by dtype, constexprs, options): what bench/compile_report.py compiles
-_SIZES = {"C": C, "K": K, "O": O, "CHUNK": 16, "UPCAST": False, "PRECISION": "tf32x3"}
+_SIZES = {"C": C, "K": K, "O": O, "CHUNK": CHUNK, "UPCAST": False, "PRECISION": "tf32x3"}
 _SCENE = (
     {"planes_ptr": "*{T}", "origins_ptr": "*fp32", "directions_ptr": "*fp32"}
     | dict.fromkeys(("w1_ptr", "b1_ptr", "w2_ptr", "b2_ptr", "gfeatures_ptr", "features_ptr"), "*{T}")
@@ -203,7 +215,7 @@ def _compiled(kernel: object, options: dict[str, int], constexprs: dict[str, obj
     return kernel, {name: types.get(name, _SCENE.get(name)) for name in names}, constexprs, options
 
 
-_TILES = {"COUNT": 96, "TILE": 32} | _SIZES
+_TILES = {"COUNT": 96, "TILE": TILE} | _SIZES
 _ONE_STAGE = {"num_warps": 4, "num_stages": 1}
 _PLANES = _triton_backward.planes_backward_kernel
 COMPILE = {
@@ -212,15 +224,15 @@ COMPILE = {
         {"num_warps": _warps(128), "num_stages": 1},
         {"COARSE": 48, "FINE": 48, "P": 64, "S": 128, "JITTER": True, "U": True, "WHITE": False} | _SIZES,
     ),
-    "values": _compiled(_triton_backward.values_kernel, _ONE_STAGE, _TILES),
+    "values": _compiled(_triton_backward.values_kernel, _ONE_STAGE, _TILES | {"TILE": VALUES_TILE}),
     "march_backward": _compiled(
         _triton_backward.march_backward_kernel, {"num_warps": 1}, {"COUNT": 96, "S": 128, "WHITE": False, "O": O}
     ),
-    "planes_backward": _compiled(_PLANES, _ONE_STAGE, {"PLANES": SUMS, "SCALED": True} | _TILES),
+    "planes_backward": _compiled(_PLANES, {"num_warps": 8, "num_stages": 1}, {"PLANES": SUMS, "SCALED": True} | _TILES),
     "planes_backward_fixed_point": _compiled(
-        _PLANES, _ONE_STAGE, {"PLANES": FIXED, "SCALED": True} | _TILES, gplanes_ptr="*i64"
+        _PLANES, {"num_warps": 8, "num_stages": 1}, {"PLANES": FIXED, "SCALED": True} | _TILES, gplanes_ptr="*i64"
     ),
     "weights_backward": _compiled(
-        _triton_backward.weights_backward_kernel, _ONE_STAGE, {"SCALED": True, "PART": 32} | _TILES
+        _triton_backward.weights_backward_kernel, _ONE_STAGE, {"SCALED": True, "PART": PART} | _TILES
     ),
 }

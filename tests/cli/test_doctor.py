@@ -79,10 +79,10 @@ def test_cache_that_is_a_file_is_broken(cache: Path) -> None:
     assert "GUIDE_FAST_HOME" in check.advice
 
 
-def test_fitted_head_is_found(cache: Path) -> None:
+def test_cached_head_is_named_without_vouching_for_it(cache: Path) -> None:
     (cache / "heads").mkdir(parents=True)
     (cache / "heads" / "head-256-0123456789abcdef.safetensors").touch()
-    assert checks.check_low_resolution(cache).found == "fitted for 256 px"
+    assert checks.check_low_resolution(cache).found == "256 px in the cache, checked when used"
 
 
 def test_layers_of_the_generator_are_listed(run: Any, pipeline: Any) -> None:

@@ -166,7 +166,8 @@ def interrupted(out: Path | None) -> None:
 def leave_state(out: Path | None) -> None:
     assert out is not None
     out.mkdir(parents=True, exist_ok=True)
-    (out / "state.safetensors").touch()
+    for name in ("latent.safetensors", "config.json", "state.safetensors"):
+        (out / name).touch()
     raise KeyboardInterrupt
 
 
@@ -213,6 +214,47 @@ def test_interrupt_without_state_says_so(run: Any, pipeline: Any) -> None:
     assert outcome.code == 130
     assert outcome.stderr.count("\n") == 1
     assert "start again" in outcome.stderr
+
+
+def test_interrupt_before_the_first_state_does_not_advise_to_resume_an_older_run(run: Any, pipeline: Any) -> None:
+    pipeline.during = leave_state
+    run("forget", "--seed", 7)
+    pipeline.during = interrupted
+    outcome = run("forget", "--seed", 7, "--steps", 5)
+    assert outcome.code == 130
+    assert outcome.stderr.splitlines()[-1].endswith(
+        "stopped with nothing to resume; run the same command to start again"
+    )
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_interrupt_while_the_generator_is_loaded_says_how_to_go_on(
+    run: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    pipeline.during = leave_state
+    run("forget", "--seed", 7)
+
+    def stop(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("guide_fast.pipeline.load_generator", stop)
+    outcome = run("forget", "--seed", 7, "--quiet", *(["--resume"] if resume else []))
+    assert outcome.code == 130
+    way = (
+        "continue with `guide-fast forget --seed 7 --quiet --resume`"
+        if resume
+        else "run the same command to start again"
+    )
+    assert way in outcome.stderr
+
+
+def test_dry_run_mentions_the_stopped_run_that_would_go(run: Any, pipeline: Any) -> None:
+    pipeline.during = leave_state
+    run("forget", "--seed", 7)
+    outcome = run("forget", "--seed", 7, "--dry-run")
+    assert outcome.code == 0
+    assert "out/seed-7 holds a stopped run" in outcome.stderr
+    assert "stopped run" not in run("forget", "--seed", 7, "--dry-run", "--resume").stderr
 
 
 def test_resume_continues_a_stopped_run(run: Any, pipeline: Any) -> None:

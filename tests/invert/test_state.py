@@ -1,4 +1,4 @@
-"""An inversion stopped at any moment continues to the same latent, for the same request only."""
+"""An inversion stopped at any moment, any number of times, continues to the same latent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch import Tensor
 from guide_fast.artifacts import Face, Latent, read_safetensors, write_safetensors
 from guide_fast.config import InvertConfig
 from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
-from guide_fast.invert import InversionState, invert
+from guide_fast.invert import Snapshot, invert
+from guide_fast.invert.optimise import Search
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.low_resolution import attach_head
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 from guide_fast.models.perceptual import PerceptualNetwork
 
 Run = Callable[..., Latent]
+REQUEST = {"photo": "a" * 64, "invert.lr": 0.05}
 STEPS = 30  # in each phase: a check at step 20, another at the end
 
 
@@ -46,12 +48,16 @@ def run(
 
     def call(**changed: Any) -> Latent:
         known = {"identity": identity, "perceptual": perceptual, "judge": judge, "config": config}
-        known |= {"keep": lambda state: state.save(tmp_path / "state"), "asked": {"face": None, "aligned": False}}
+        known |= {"keep": lambda snapshot: snapshot.save(tmp_path / "state", REQUEST)}
         settings = changed.pop("settings", {})
         known["config"] = dataclasses.replace(config, **settings)
-        return invert(changed.pop("face", face), changed.pop("generator", generator), **known | changed)
+        return invert(face, generator, **known | changed)
 
     return call
+
+
+def stored(folder: Path) -> Snapshot:
+    return Snapshot.load(folder / "state", REQUEST)
 
 
 def interrupt_at(step: int) -> Callable[..., None]:
@@ -74,7 +80,7 @@ def test_stopped_inversion_continues_to_the_same_bytes(run: Run, tmp_path: Path,
     with pytest.raises(KeyboardInterrupt):
         run(progress=interrupt_at(step))
     told: list[tuple[str, int]] = []
-    resumed = run(resume=tmp_path / "state", progress=lambda stage, done, total, values: told.append((stage, done)))
+    resumed = run(resume=stored(tmp_path), progress=lambda stage, done, total, values: told.append((stage, done)))
     assert told == [("invert", done) for done in range(step, 2 * STEPS + 1)]
     assert_same_file(whole, resumed, tmp_path)
 
@@ -94,7 +100,7 @@ def test_interrupt_within_a_step_costs_no_bit(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(torch.optim.Adam, "step", stop_after)
         run()
-    assert_same_file(whole, run(resume=tmp_path / "state"), tmp_path)
+    assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
 
 
 def test_inversion_stopped_twice_continues_to_the_same_bytes(run: Run, tmp_path: Path) -> None:
@@ -102,8 +108,8 @@ def test_inversion_stopped_twice_continues_to_the_same_bytes(run: Run, tmp_path:
     with pytest.raises(KeyboardInterrupt):
         run(progress=interrupt_at(9))
     with pytest.raises(KeyboardInterrupt):
-        run(progress=interrupt_at(44), resume=tmp_path / "state")
-    assert_same_file(whole, run(resume=tmp_path / "state"), tmp_path)
+        run(progress=interrupt_at(44), resume=stored(tmp_path))
+    assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
 
 
 def test_inversion_stopped_while_the_judge_looks_is_kept(run: Run, judge: IdentityNetwork, tmp_path: Path) -> None:
@@ -116,7 +122,7 @@ def test_inversion_stopped_while_the_judge_looks_is_kept(run: Run, judge: Identi
     with pytest.raises(KeyboardInterrupt):
         run()
     hook.remove()
-    assert_same_file(whole, run(resume=tmp_path / "state"), tmp_path)
+    assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -137,46 +143,56 @@ def test_inversion_without_a_keeper_just_stops(run: Run, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"face": "another photo"}, "another photo"),
-        ({"generator": "another"}, "another generator"),
-        ({"generator": "another head"}, "another generator"),
-        ({"asked": {"face": 1, "aligned": False}}, "another face"),
-        ({"asked": {"face": None, "aligned": True}}, "another aligned"),
-        ({"settings": {"lr": 0.02}}, r"another invert\.lr"),
-        ({"seed": 1}, "another seed"),
-    ],
-)
-def test_state_of_another_request_is_refused(
-    run: Run, face: Face, generator: MobileStyleGAN, tmp_path: Path, change: dict[str, Any], said: str
+@pytest.mark.parametrize("steps", [(0, 0), (0, 9), (9, 9), (9, 10), (20, 20), (STEPS, STEPS + 1), (44, 44)])
+def test_resumed_inversion_may_stop_again_at_once(run: Run, tmp_path: Path, steps: tuple[int, int]) -> None:
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=interrupt_at(steps[0]))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(progress=interrupt_at(steps[1]), resume=stored(tmp_path))
+    assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
+
+
+@pytest.mark.parametrize("call", [1, 2, 11])
+def test_interrupt_within_the_first_step_after_a_check_costs_no_bit_twice(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
+    whole = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=interrupt_at(19))  # the next step ends in a check, which adds to the curve
+    check = Search._check
+
+    def stop_after(search: Search) -> None:
+        check(search)
+        raise KeyboardInterrupt
+
+    for _ in range(call):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Search, "_check", stop_after)
+            run(resume=stored(tmp_path))
+    assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
+
+
+def test_state_of_another_request_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(progress=interrupt_at(5))
-    if change.get("face"):
-        change = {"face": dataclasses.replace(face, source_sha256="b" * 64)}
-    elif change.get("generator") == "another":
-        generator.to_img.bias.add_(0.5)
-        change = {}
-    elif change.get("generator") == "another head":
-        generator.heads["16"].bias.add_(0.5)
-        change = {}
-    with pytest.raises(UsageError, match=f"{said} .*start anew without --resume"):
-        run(resume=tmp_path / "state", **change)
-    assert (tmp_path / "state").is_file()
+    with pytest.raises(UsageError, match=r"another invert\.lr .*start anew without --resume"):
+        Snapshot.load(tmp_path / "state", REQUEST | {"invert.lr": 0.02})
 
 
-def test_state_without_its_tensors_is_damaged(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["value/own", "exp_avg/common", "exp_avg_sq/common", "step/common", "local/weight"])
+def test_state_without_one_of_its_tensors_is_damaged(run: Run, tmp_path: Path, missing: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(progress=interrupt_at(5))
     tensors, content = read_safetensors(tmp_path / "state", "stopped inversion")
-    kept: dict[str, Tensor] = {name: value for name, value in tensors.items() if name != "value/own"}
+    kept: dict[str, Tensor] = {name: value for name, value in tensors.items() if name != missing}
+    assert len(kept) < len(tensors)
     write_safetensors(tmp_path / "state", kept, "stopped inversion", content)
     with pytest.raises(IntegrityError, match="start anew without --resume"):
-        run(resume=tmp_path / "state")
+        stored(tmp_path)
 
 
 def test_missing_state_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist; give a stopped inversion file"):
-        InversionState.load(tmp_path / "state", {})
+        stored(tmp_path)

@@ -59,3 +59,14 @@ def test_layers_with_least_harm_per_gain_go_first(keep: float, wanted: tuple[str
 
 def test_layers_without_gain_never_move() -> None:
     assert choose_by_saliency(dict.fromkeys("ab", 0.0), dict.fromkeys("ab", 0.0), keep=1.0) == ()
+
+
+@pytest.mark.parametrize("policy", ["to_img.*", "blocks.1.conv*"])
+def test_layers_that_the_small_image_does_not_show_are_refused(teacher: MobileStyleGAN, policy: str) -> None:
+    assert candidate_layers(teacher, policy, resolution=32) == candidate_layers(teacher, policy)
+    with pytest.raises(UsageError, match=r"names only layers past the 16 px output.*raise ltu\.resolution"):
+        candidate_layers(teacher, policy, resolution=16)
+
+
+def test_layers_of_which_the_small_image_shows_some_are_admitted(teacher: MobileStyleGAN) -> None:
+    assert candidate_layers(teacher, "fine", resolution=16) == candidate_layers(teacher, "fine")

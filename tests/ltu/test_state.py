@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from guide_fast.artifacts import write_safetensors
+from guide_fast.artifacts import read_safetensors, write_safetensors
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.ltu.state import LoopState
 
@@ -87,7 +87,19 @@ def test_latent_that_was_rounded_otherwise_is_the_same(tmp_path: Path) -> None:
     LoopState.load(tmp_path / "state", REQUEST, {name: latent + 1e-5 for name, latent in LATENTS.items()})
 
 
-def test_state_of_an_older_version_is_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["value/b", "exp_avg/b", "latent/person's"])
+def test_state_without_one_of_its_tensors_is_damaged(tmp_path: Path, missing: str) -> None:
+    parameters, optimizer = fresh()
+    advance(parameters, optimizer, 3)
+    LoopState(("x",), 3, request=REQUEST, latents=LATENTS).save(tmp_path / "state", parameters, optimizer)
+    tensors, content = read_safetensors(tmp_path / "state", "ltu state")
+    del tensors[missing]
+    write_safetensors(tmp_path / "state", tensors, "ltu state", content)
+    with pytest.raises(IntegrityError, match="start anew without --resume"):
+        LoopState.load(tmp_path / "state", REQUEST, LATENTS)
+
+
+def test_state_of_an_older_version_does_not_say_enough(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "state", {}, "ltu state", {"layers": [], "step": 0, "curve": []})
-    with pytest.raises(IntegrityError, match="lacks 'request'; start anew without --resume"):
+    with pytest.raises(IntegrityError, match="does not say what it was asked for; start anew without --resume"):
         LoopState.load(tmp_path / "state", {}, {})

@@ -14,7 +14,7 @@ from guide_fast.artifacts import read_safetensors, rendering_sha256, weights_sha
 from guide_fast.errors import UsageError
 from guide_fast.kernels import haar
 from guide_fast.models import low_resolution
-from guide_fast.models.low_resolution import attach_head, low_resolutions
+from guide_fast.models.low_resolution import attach_head, low_resolutions, seen_layers
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
 KIND = "low-resolution head"
@@ -39,6 +39,37 @@ def test_head_adds_a_resolution(generator: MobileStyleGAN) -> None:
     attach_head(generator, 16)
     assert generator.resolutions == (16, 32)
     assert generator.synthesis(generator.mapping(seeded(3, 16, seed=0)), resolution=16).image.shape == (3, 3, 16, 16)
+
+
+@pytest.mark.parametrize("resolution", [16, 32])
+def test_layers_that_an_image_shows_are_those_it_depends_on(generator: MobileStyleGAN, resolution: int) -> None:
+    seen = seen_layers(generator, resolution)
+    if resolution == 16:
+        attach_head(generator, 16)
+    generator.requires_grad_(True)
+    generator.synthesis(generator.mapping(seeded(1, 16, seed=0)), resolution=resolution).image.sum().backward()
+    moved = [
+        layer
+        for layer in generator.layers
+        if any(parameter.grad is not None for parameter in generator.layer_parameters(layer).values())
+    ]
+    assert list(seen) == moved
+    assert (len(seen) < len(generator.layers)) == (resolution == 16)
+
+
+def test_image_that_no_block_makes_shows_nothing(generator: MobileStyleGAN) -> None:
+    with pytest.raises(UsageError, match=r"ltu\.resolution = 17 is no output of tiny; choose one of 16, 32"):
+        seen_layers(generator, 17)
+
+
+def test_head_fitted_without_writing_is_not_cached(generator: MobileStyleGAN, tmp_path: Path) -> None:
+    attach_head(generator, 16, cache_dir=tmp_path / "new", write=False)
+    assert not (tmp_path / "new").exists()
+    attach_head(generator, 16, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"damaged")
+    attach_head(generator, 16, cache_dir=tmp_path, write=False)
+    assert file.read_bytes() == b"damaged"
 
 
 def test_fit_reduces_the_error_against_zero_on_unseen_people(generator: MobileStyleGAN) -> None:

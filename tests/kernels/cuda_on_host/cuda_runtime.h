@@ -21,6 +21,7 @@
 #define __noinline__
 #define __restrict__
 #define __shared__ static
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __constant__ static const
 

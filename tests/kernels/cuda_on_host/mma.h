@@ -1,6 +1,8 @@
 // Tensor-core fragments for kernels that run on the host: each thread holds the whole tile, products sum in fp32.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 

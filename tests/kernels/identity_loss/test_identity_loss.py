@@ -110,6 +110,17 @@ def test_equal_and_zero_embeddings_have_a_finite_gradient(impl: str, kind: str) 
         assert got.isfinite().all() and torch.allclose(got[rows].double(), want[rows], atol=1e-5)
 
 
+@pytest.mark.parametrize("impl", contract.implementations("reference", "triton", "cuda", "cpu"))
+@pytest.mark.parametrize("normalise", [True, False])
+def test_distance_of_equal_embeddings_has_no_slope(impl: str, normalise: bool) -> None:
+    impl = runs_as(impl, torch.float32)
+    a, _ = pairs((8, 128), torch.float32)
+    loss, grads = contract.gradients(
+        lambda a, b: identity_loss(a, b, kind="l2", normalise=normalise, impl=impl), [a, a.clone()]
+    )
+    assert not loss.any() and not any(grad.any() for grad in grads)
+
+
 @pytest.mark.parametrize("impl", contract.implementations("triton", "cuda", "cpu"))
 def test_only_what_asks_gets_a_gradient(impl: str) -> None:
     impl = runs_as(impl, torch.float32)
@@ -199,13 +210,13 @@ def test_device_maths_of_a_pair_is_exact_to_rounding(tmp_path: Path) -> None:
       for (int i = 0; i < n; ++i) aa += a[i] * a[i], bb += b[i] * b[i];
       const auto l = gf::identity_scale(aa, bb, true, eps);
       for (int i = 0; i < n; ++i) {
-        const float u = a[i] * l.ra, v = b[i] * l.rb, e = u - v;
+        const float u = a[i] * l.ra, v = b[i] * l.rb, e = gf::identity_difference(l, a[i], b[i]);
         ee += e * e, ue += u * e, ve += v * e;
       }
       *loss = gf::identity_pair_loss(gf_identity_kind(kind), l, aa, bb, ee);
       const auto s = gf::identity_pair_slope(gf_identity_kind(kind), l, ee, ue, ve);
       for (int i = 0; i < n; ++i) {
-        const float u = a[i] * l.ra, v = b[i] * l.rb, e = u - v;
+        const float u = a[i] * l.ra, v = b[i] * l.rb, e = gf::identity_difference(l, a[i], b[i]);
         da[i] = l.ra * (s.k * e - s.pa * u), db[i] = -l.rb * (s.k * e + s.pb * v);
       }
     }"""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import contract
 import pytest
 import torch
@@ -22,10 +25,18 @@ def test_reference_gradients_match_finite_differences(k: int, up: int, settings:
     contract.assert_gradcheck(layer("reference", shape, **settings), inputs(shape, torch.float64))
 
 
+# every shape in every dtype; the settings beside the plain layer's in half precision on two shapes only, for time
+CASES = [
+    pytest.param(dtype, shape, settings, id=f"{_dispatch.name_of(dtype)}-{name}-{kind}")
+    for dtype in contract.DTYPES
+    for name, shape in SHAPES.items()
+    for kind, settings in SETTINGS.items()
+    if kind == "layer" or dtype == torch.float32 or name in ("odd", "up")
+]
+
+
 @pytest.mark.parametrize("impl", contract.implementations("triton", "cuda"))
-@pytest.mark.parametrize("dtype", contract.DTYPES, ids=str)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(("dtype", "shape", "settings"), CASES)
 def test_implementation_matches_the_reference(impl: str, dtype: torch.dtype, shape: Shape, settings: dict) -> None:
     tensors = inputs(shape, dtype, contract.DEVICE)
     settings = clear(settings, shape, tensors)
@@ -183,15 +194,53 @@ def test_weight_in_channels_last_is_not_copied() -> None:
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_operator_keeps_torch_library_rules(up: int) -> None:
-    x, weight, style, noise, bias = inputs(Shape(1, 2, 2, 1, 2, 3, up), torch.float32, contract.DEVICE)
+    contract.require_extension()
+    x, weight, style, noise, bias = inputs(Shape(1, 2, 2, 1, 2, 3, up), torch.float32)
     x = x.contiguous(memory_format=torch.channels_last)
-    settings = (up, True, False, "lrelu", 0.2, 1.5, 0.5, "triton")
+    settings = (up, True, False, "lrelu", 0.2, 1.5, 0.5, "cpu")
     leaves = [t.requires_grad_() for t in (x, weight, style, noise, bias)]
     torch.library.opcheck(torch.ops.guide_fast.modulated_conv2d, (*leaves, None, *settings))
     y, demod = torch.ops.guide_fast.modulated_conv2d(*leaves, None, *settings)
     plain = [t.detach() for t in (torch.ones_like(y), y, demod, *leaves)]
     needs = [True, False, True, False, True]
     torch.library.opcheck(torch.ops.guide_fast.modulated_conv2d_backward, (*plain, *settings[:-1], needs, settings[-1]))
+
+
+def test_pointwise_weight_hands_over_to_the_separable_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def separable_conv2d(*tensors: Tensor, **settings: object) -> tuple:
+        return tensors, settings
+
+    module = SimpleNamespace(separable_conv2d=SimpleNamespace(separable_conv2d=separable_conv2d))
+    monkeypatch.setitem(sys.modules, "guide_fast.kernels.separable_conv2d", module)
+    sizes = ((1, 3, 4, 4), (3, 1, 3, 3), (6, 3, 1, 1), (1, 3))
+    x, depthwise, pointwise, style = (torch.zeros(size) for size in sizes)
+    arguments = {"demodulate": False, "clamp": 2.0, "impl": "cpu"}
+    tensors, settings = modulated_conv2d(x, depthwise, style, pointwise=pointwise, **arguments)
+    assert tuple(t.shape for t in tensors) == sizes
+    assert settings == {
+        "noise": None,
+        "bias": None,
+        "activation": "lrelu",
+        "gain": None,
+        "clamp": 2.0,
+        "next_style": None,
+        "impl": "cpu",
+    }
+
+
+@pytest.mark.parametrize("impl", ["auto", "cpu"])
+def test_compiles_without_a_graph_break(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract.require_extension()
+    monkeypatch.setattr(_dispatch, "_refuses", lambda *_: None)
+    x, weight, style, noise, bias = inputs(SHAPES["up"], torch.float32)
+
+    def call(x: Tensor) -> Tensor:
+        return modulated_conv2d(x, weight, style, noise=noise, bias=bias, up=2, clamp=1.0, impl=impl)
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    (want, (gradient,)), (got, (through,)) = (contract.gradients(f, [x]) for f in (call, compiled))
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(through, gradient)
 
 
 @pytest.mark.parametrize(
