@@ -36,7 +36,7 @@ class Problem:
     baselines: Mapping[str, Function]  # (*inputs) -> tensor
     compiled: Mapping[str, Function] = field(default_factory=dict)  # the same; torch.compile gets them
     trained: tuple[int, ...] | None = None  # which inputs want gradients in BOTH; None: all
-    check: Callable[[], str | None] | None = None  # replaces the gate: a complaint, or None
+    check: Callable[[str], str | None] | None = None  # replaces the gate: a complaint about an impl, or None
 
     @classmethod
     def against_eager(

@@ -21,7 +21,7 @@ from bench import machine_code
 # Channel counts, sizes of published generators' large layers are multiples of 16; run-time specialisation finds that,
 # so the table does. A matrix product calls channels depth, width.
 DIVISIBLE = ("channels", "in_channels", "out_channels", "inputs", "outputs", "depth", "tap_stride", "height", "width")
-OURS = ("dtypes", "divisible")  # options of a COMPILE entry that are not the compiler's
+OURS = ("dtypes", "archs", "divisible")  # options of a COMPILE entry that are not the compiler's
 
 
 def main() -> int:
@@ -55,14 +55,14 @@ def load(file: Path) -> ModuleType:
 
 
 def compile_entry(module: ModuleType, entry: str, dtypes: list[str], archs: list[int]) -> Iterator[dict[str, Any]]:
-    """A row for every dtype, architecture of one COMPILE entry; dtypes that it does not take are left out."""
+    """A row for every dtype, architecture of one COMPILE entry; those it is not launched with are left out."""
     kernel, signature, constants, *rest = module.COMPILE[entry]
     options = rest[0] if rest else {}
     depends = any("{T}" in kind for kind in signature.values())
     for dtype in dtypes:
         if dtype not in options.get("dtypes", dtypes) or (not depends and dtype != dtypes[0]):
             continue
-        for arch in archs:
+        for arch in (arch for arch in archs if arch in options.get("archs", archs)):
             label = dtype if depends else "any"
             row = {"entry": entry, "kernel": kernel.__name__, "dtype": label, "arch": arch}
             yield row | compile_one(kernel, signature, constants, options, dtype, arch)

@@ -54,7 +54,7 @@ def run(case: Case, setting: Setting) -> list[Row]:
     with products(tf32=case.tf32):
         problem = case.build(setting.device)
         gate = None if problem.check else Gate(problem, tf32=case.tf32)
-        complaint = problem.check() if problem.check else _poisoned(gate, problem, "auto")
+        complaint = _complaint(gate, problem, "auto")
         if complaint is None:
             able, complaint, left_out = _implementations(problem, gate, setting)
         if complaint:
@@ -79,7 +79,7 @@ def _implementations(
     for impl in setting.impls:
         name = f"{OURS}, {impl}"
         try:
-            if gate and (complaint := _poisoned(gate, problem, impl)):
+            if complaint := _complaint(gate, problem, impl):
                 return able, f"impl={impl!r}: {complaint}", left_out
         except ImplementationUnavailable as error:
             left_out[name] = str(error)
@@ -129,7 +129,11 @@ def _compiled_complaint(gate: Gate | None, compiled: Any, problem: Problem) -> s
     return gate.complaint(compiled, baseline=True) if gate else None
 
 
-def _poisoned(gate: Gate, problem: Problem, impl: str) -> str | None:
+def _complaint(gate: Gate | None, problem: Problem, impl: str) -> str | None:
+    """Why one of our implementations is wrong, or None; outputs start as NaN."""
+    if problem.check:
+        return problem.check(impl)
+    assert gate is not None
     with _dispatch.poisoned_outputs():
         return gate.complaint(lambda *inputs: problem.ours(*inputs, impl=impl))
 

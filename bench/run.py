@@ -56,7 +56,7 @@ def main() -> int:
         return 1
     if arguments.wheel:
         take_from_wheel(arguments.wheel, ROOT / "guide_fast")
-    clock = Clock(time.monotonic() + 60 * arguments.minutes)
+    clock, started = Clock(time.monotonic() + 60 * arguments.minutes), time.time()
     folder = arguments.out or (ROOT / "out" / "bench-smoke" if arguments.smoke else record.RESULTS / record.slug())
     folder.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {"provenance": record.provenance(cuda=device == "cuda")}
@@ -71,7 +71,7 @@ def main() -> int:
         print(f"{part}: {summary[part]['state']}: {summary[part]['said']}", flush=True)
         _write(folder / "summary.json", summary)
     if summary["bench"]["state"] in ("passed", "failed", "cut short"):
-        print_results(folder)
+        print_results(folder, since=started - 1)  # not what an earlier run left
     print(f"stored in {folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder}")
     return int(any(summary[part]["state"] == "failed" for part in PARTS))
 

@@ -11,18 +11,18 @@ from typing import Any
 NOT_RESULTS = ("summary.json",)
 
 
-def print_results(folder: Path) -> None:
-    """Every operation's table, then the goals."""
-    results = list(read(folder))
+def print_results(folder: Path, *, since: float = 0.0) -> None:
+    """Every operation's table, then the goals; of results stored from `since` on."""
+    results = list(read(folder, since=since))
     for result in results:
         print("\n".join(table(result)))
     print("\n".join(goals(results)))
 
 
-def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """The operations' results."""
+def read(folder: Path, *, since: float = 0.0) -> Iterator[dict[str, Any]]:
+    """The operations' results that were stored at `since` (as time.time() counts) or later."""
     for file in sorted(folder.glob("*.json")):
-        if file.name not in NOT_RESULTS:
+        if file.name not in NOT_RESULTS and file.stat().st_mtime >= since:
             content = json.loads(file.read_text(encoding="utf-8"))
             if "rows" in content and "goals" in content:
                 yield content

@@ -87,7 +87,7 @@ def _torch(params: list[Tensor], grads: list[Tensor], half: list[Tensor] | None,
     return step
 
 
-def _check(params: list[Tensor], grads: list[Tensor], half: list[Tensor] | None) -> str | None:
+def _check(params: list[Tensor], grads: list[Tensor], half: list[Tensor] | None, impl: str) -> str | None:
     """A few steps against torch.optim.Adam in float64; the error may be twice that of its float32."""
     ours = _Ours(params, half)
     leaves = {
@@ -100,7 +100,7 @@ def _check(params: list[Tensor], grads: list[Tensor], half: list[Tensor] | None)
         for _ in range(STEPS_CHECKED):
             optimizer.step()
     for _ in range(STEPS_CHECKED):
-        ours.step(grads, "auto")
+        ours.step(grads, impl)
     for i, (got, exact, plain) in enumerate(zip(ours.params, *leaves.values(), strict=True)):
         error, allowed = ((t.double() - exact).abs().max().item() for t in (got, plain.detach()))
         if not error <= FACTOR * allowed + FLOOR * exact.abs().max().item():

@@ -9,6 +9,9 @@ from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
 TILE = {"BM": 128, "BN": 128, "BK": 64, "PRECISION": "tf32", "UPCAST": False}
 EIGHT_WARPS = {"num_warps": 8, "num_stages": 3}
 FOUR_WARPS = {"num_warps": 4, "num_stages": 3}
+HALF = {"dtypes": ("fp16", "bf16")}
+OLDER, NEWER = (80,), (90, 100, 120)
+ALL = OLDER + NEWER
 TF32_TILE = TILE | {"BN": 64, "BK": 32}
 FP32_TILE = TILE | {"BM": 64, "BN": 32, "BK": 16, "PRECISION": "ieee"}
 SETTINGS = dict.fromkeys(("slope", "gain", "clamp"), "fp32")
@@ -47,8 +50,15 @@ _OF_WEIGHT = {"KERNEL": 3, "UP": 1, "MODULATE": True}
 
 
 def _gemms(
-    suffix: str, element: str, tile: dict[str, object], options: dict[str, int], bm: int, bn: int
+    suffix: str,
+    element: str,
+    tile: dict[str, object],
+    options: dict[str, int],
+    bm: int,
+    bn: int,
+    archs: tuple[int, ...] = ALL,
 ) -> dict[str, tuple[Any, ...]]:
+    """`archs`: where this tile is launched; the weight gradient has one on all of them, of BM x BN outputs."""
     forms = {
         "convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_1),
         "transposed convolution": (_gemm_triton.convolution_kernel, _CONVOLUTION, _UP_2),
@@ -60,16 +70,19 @@ def _gemms(
             kernel,
             {argument: kind.replace("{T}", element) for argument, kind in signature.items()},
             constants | tile | ({"BM": bm, "BN": bn} if name == "weight gradient" else {}),
-            options,
+            options | {"archs": ALL if name == "weight gradient" else archs},
         )
         for name, (kernel, signature, constants) in forms.items()
+        if name != "weight gradient" or archs != OLDER
     }
 
 
 # name -> (kernel, signature of pointers by dtype, constants, launch options)
 COMPILE = {
-    **_gemms("", "{T}", TILE, EIGHT_WARPS, 128, 128),  # of half precision
-    **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, 64, 64),
+    **_gemms("", "{T}", TILE, EIGHT_WARPS | HALF, 128, 128, NEWER),
+    **_gemms(" sm_80", "{T}", TILE | {"BK": 32}, EIGHT_WARPS | {"num_stages": 4} | HALF, 128, 128, OLDER),
+    **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, 64, 64, NEWER),
+    **_gemms(" tf32 sm_80", "fp32", TF32_TILE, EIGHT_WARPS, 64, 64, OLDER),
     **_gemms(" fp32", "fp32", FP32_TILE, FOUR_WARPS, 64, 32),
     "epilogue": (
         _epilogue_triton.epilogue_kernel,

@@ -41,8 +41,11 @@ def tile_of(images: int, rows: int, columns: int, depth: int, x: Tensor) -> Tile
         bn //= 2
     if bm > 64 and images * triton.cdiv(rows, bm) * triton.cdiv(columns, bn) < FULL_GRID:
         bm //= 2
-    bk = max(16, min(64 if half else 32 if _triton.allows_tf32(x) else 16, triton.next_power_of_2(depth)))
-    return Tile(bm, bn, bk, 8 if bm * bn > 64 * 128 else 4, 3)
+    # without wgmma both operands pass through registers: less of the inner sum at a time, more warps, or it spills
+    older = x.is_cuda and torch.cuda.get_device_capability(x.device) < (9, 0)
+    bk = (32 if older else 64) if half else 32 if _triton.allows_tf32(x) else 16
+    bk = max(16, min(bk, triton.next_power_of_2(depth)))
+    return Tile(bm, bn, bk, 8 if bm * bn > 64 * (127 if older else 128) else 4, 4 if older and half else 3)
 
 
 def forward(inputs: Inputs, next_style: Tensor | None, settings: Settings) -> tuple[Tensor, Tensor]:

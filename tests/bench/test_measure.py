@@ -135,6 +135,6 @@ def test_lost_device_stops_everything() -> None:
 
 
 def test_own_check_replaces_the_gate() -> None:
-    (row,) = measure.run(changed(check=lambda: "weights differ"), setting())
-    assert row["gate"] == "failed: weights differ"
-    assert measure.run(changed(check=lambda: None), setting())[0]["gate"] == "passed"
+    (row,) = measure.run(changed(check=lambda impl: f"{impl}: weights differ"), setting())
+    assert row["gate"] == "failed: auto: weights differ"
+    assert measure.run(changed(check=lambda impl: None), setting())[0]["gate"] == "passed"

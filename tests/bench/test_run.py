@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -121,6 +122,15 @@ def test_goals_are_said_as_reached_or_not() -> None:
 
 def test_what_was_left_out_is_said() -> None:
     assert "left out for want of time: a; b" in "\n".join(verdict.table(result([], left_out=["a", "b"])))
+
+
+def test_results_of_an_earlier_run_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, at in (("old", 1000), ("new", 3000)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result([], op=name)))
+        os.utime(tmp_path / f"{name}.json", (at, at))
+    verdict.print_results(tmp_path, since=2000)
+    said = capsys.readouterr().out
+    assert "new: 0 rows" in said and "old: 0 rows" not in said
 
 
 def test_line_carries_median_spread_rates_roofline() -> None:
