@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from guide_fast.kernels.modulated_conv2d import _epilogue_triton, _gemm_triton
@@ -52,8 +53,8 @@ _OF_WEIGHT = {"KERNEL": 3, "UP": 1, "MODULATE": True}
 def _gemms(
     suffix: str,
     element: str,
-    tile: dict[str, object],
-    options: dict[str, int],
+    tile: Mapping[str, object],
+    options: Mapping[str, object],
     bm: int,
     bn: int,
     archs: tuple[int, ...] = ALL,
@@ -69,8 +70,8 @@ def _gemms(
         name + suffix: (
             kernel,
             {argument: kind.replace("{T}", element) for argument, kind in signature.items()},
-            constants | tile | ({"BM": bm, "BN": bn} if name == "weight gradient" else {}),
-            options | {"archs": ALL if name == "weight gradient" else archs},
+            {**constants, **tile} | ({"BM": bm, "BN": bn} if name == "weight gradient" else {}),
+            {**options} | {"archs": ALL if name == "weight gradient" else archs},
         )
         for name, (kernel, signature, constants) in forms.items()
         if name != "weight gradient" or archs != OLDER
@@ -79,8 +80,8 @@ def _gemms(
 
 # name -> (kernel, signature of pointers by dtype, constants, launch options)
 COMPILE = {
-    **_gemms("", "{T}", TILE, EIGHT_WARPS | HALF, 128, 128, NEWER),
-    **_gemms(" sm_80", "{T}", TILE | {"BK": 32}, EIGHT_WARPS | {"num_stages": 4} | HALF, 128, 128, OLDER),
+    **_gemms("", "{T}", TILE, {**EIGHT_WARPS, **HALF}, 128, 128, NEWER),
+    **_gemms(" sm_80", "{T}", TILE | {"BK": 32}, {**EIGHT_WARPS, "num_stages": 4, **HALF}, 128, 128, OLDER),
     **_gemms(" tf32", "fp32", TF32_TILE, FOUR_WARPS, 64, 64, NEWER),
     **_gemms(" tf32 sm_80", "fp32", TF32_TILE, EIGHT_WARPS, 64, 64, OLDER),
     **_gemms(" fp32", "fp32", FP32_TILE, FOUR_WARPS, 64, 32),

@@ -335,10 +335,8 @@ def depthwise_shape(channels: int, pixels: int, nhwc: bool) -> dict[str, int]:
     return {"CHANNELS": min(triton.next_power_of_2(channels), 512 // p), "PIXELS": p}
 
 
-def pointwise_weight(
-    g: Tensor, x: Tensor, depthwise: Tensor | None, style: Tensor, nhwc: bool, gpointwise: Tensor
-) -> None:
-    """Writes gpointwise [O, I, 1, 1]."""
+def pointwise_weight(g: Tensor, x: Tensor, depthwise: Tensor | None, style: Tensor, nhwc: bool, out: Tensor) -> None:
+    """Writes the gradient [O, I, 1, 1] of the pointwise weights to `out`."""
     n, i, h, w = x.shape
     o = g.shape[1]
     shape = {"INPUTS": block(i, 64), "OUTPUTS": block(o, 128)}
@@ -346,7 +344,7 @@ def pointwise_weight(
     tiles = triton.cdiv(h * w, DEPTH_BITS.value // (8 * x.element_size()))
     steps = triton.cdiv(tiles * n * blocks[0] * blocks[1], PROGRAMS)
     parts = triton.cdiv(tiles, steps)
-    sums = _dispatch.empty((n * parts, o, i), gpointwise)
+    sums = _dispatch.empty((n * parts, o, i), out)
     pointwise_weight_kernel[(*blocks, n * parts)](
         g,
         x,
@@ -366,11 +364,10 @@ def pointwise_weight(
         **shape,
         **LAUNCH,
     )
-    gpointwise.copy_(sums.sum(0).reshape(o, i, 1, 1))
+    out.copy_(sums.sum(0).reshape(o, i, 1, 1))
 
 
 _PRODUCT = {"UPCAST": False, "TF32": True}
-
 COMPILE = {
     "pointwise": (
         pointwise_backward_kernel,
