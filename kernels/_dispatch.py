@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 
 IMPLS = ("auto", "reference", "triton", "cuda", "cpu")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LARGE = 1 << 19  # elements; smaller outputs cost glibc no page faults
 HALVES = (torch.float16, torch.bfloat16)
 
 _poisoned = False
@@ -110,9 +112,17 @@ def check_not_empty(op: str, name: str, tensor: Tensor) -> None:
 
 
 def empty(shape: tuple[int, ...], like: Tensor, *, dtype: torch.dtype | None = None, nhwc: bool = False) -> Tensor:
-    """An uninitialised output on `like`'s device; NaN inside `poisoned_outputs`."""
-    layout = torch.channels_last if nhwc else torch.contiguous_format
-    out = torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
+    """An uninitialised output on `like`'s device; NaN inside `poisoned_outputs`.
+
+    Large activations on a CPU come from blocks that the native library keeps (csrc/torch/activations.cpp).
+    """
+    dtype = dtype or like.dtype
+    large = dtype == torch.float32 and like.device.type == "cpu" and len(shape) == 4 and math.prod(shape) >= LARGE
+    if large and _extension.missing() is None:
+        out = torch.ops.guide_fast.native_empty(*shape, nhwc)
+    else:
+        layout = torch.channels_last if nhwc else torch.contiguous_format
+        out = torch.empty(shape, dtype=dtype, device=like.device, memory_format=layout)
     return out.fill_(float("nan")) if _poisoned else out
 
 
