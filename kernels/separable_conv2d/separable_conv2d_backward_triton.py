@@ -315,7 +315,7 @@ def depthwise_backward(
         WANT_X=gx is not None,
         WANT_STYLE=gs is not None,
         WANT_DEPTHWISE=gd is not None,
-        **(shape | LAUNCH),
+        **shape,
     )
     if gstyle is not None:
         gstyle.copy_(gs.sum(1))
@@ -385,8 +385,8 @@ COMPILE = {
         | dict.fromkeys(("gstyle_ptr", "gdepthwise_ptr"), "*fp32")
         | dict.fromkeys(("channels", "height", "width", "pixel_stride", "channel_stride", "steps"), "i32"),
         dict.fromkeys(("DEPTHWISE", "WANT_X", "WANT_STYLE", "WANT_DEPTHWISE"), True)
-        | {"channel_stride": 1, **depthwise_shape(64, 4096, True)},
-        LAUNCH,  # with four warps sm_120 spills
+        | {"channel_stride": 1}
+        | depthwise_shape(64, 4096, True),
     ),
     "pointwise_weight": (
         pointwise_weight_kernel,
