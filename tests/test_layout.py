@@ -131,6 +131,24 @@ def library_is_silent(root: Path, files: list[Path]) -> Iterator[str]:
                 yield f"{file}:{node.lineno} prints"
 
 
+def picture_is_true(root: Path, files: list[Path]) -> Iterator[str]:
+    """CONTRIBUTING names only what is there, and every folder that is there."""
+    picture = Path("CONTRIBUTING.md")
+    if picture not in files:
+        return
+    cells = [line.split("|")[1] for line in text(root, picture).splitlines() if line.startswith("| `")]
+    named = [Path(name) for cell in cells for name in re.findall(r"`([^`<]+)[^`]*`", cell)]
+    base = Path()
+    for name in named:  # `guide_fast/artifacts.py`, `config.py`: the second lies beside the first
+        where = name if len(name.parts) > 1 or (root / name).exists() else base / name
+        base = where.parent
+        if not (root / where).exists():
+            yield f"{picture} names {where}, which is not there"
+    folders = {file.parts[0] for file in files if len(file.parts) > 1 and not file.parts[0].startswith(".")}
+    for folder in sorted(folders - {name.parts[0] for name in named}):
+        yield f"{picture} does not name the folder {folder}"
+
+
 def nothing_is_left_for_later(root: Path, files: list[Path]) -> Iterator[str]:
     for file in files:
         if file.suffix in CODE or file.name in ("Makefile", "run"):
@@ -162,6 +180,7 @@ RULES: list[tuple[Rule, str, str]] = [
     (modules_have_tests, "guide_fast/models/a.py", '"""A."""\ndef f():\n    return 1\n'),
     (modules_have_tests, "kernels/haar/haar_triton.py", '"""A."""\ndef f():\n    return 1\n'),
     (library_is_silent, "guide_fast/loud.py", '"""Loud."""\nprint("loud")\n'),
+    (picture_is_true, "CONTRIBUTING.md", "| `gone.py` | what was here |\n"),
     (nothing_is_left_for_later, "guide_fast/later.py", f'"""Later."""\n# {"TO" + "DO"} later\n'),
     (paths_are_passed_in, "README.md", f"run it in {'/' + 'work'}/main\n"),
     (paths_are_passed_in, "Makefile", f"X := {'/' + 'tmp'}\n"),
