@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import contract
 import pytest
 import torch
@@ -12,7 +9,7 @@ from modulated_conv2d.layers import SETTINGS, SHAPES, Shape, clear, inputs, laye
 from torch import Tensor
 from torch.nn import functional as F
 
-from guide_fast.kernels import ImplementationUnavailable, KernelError, _dispatch, modulated_conv2d
+from guide_fast.kernels import ImplementationUnavailable, KernelError, _dispatch, modulated_conv2d, separable_conv2d
 from guide_fast.kernels.modulated_conv2d import _operator
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d_reference import fir, power, transposed
 
@@ -206,26 +203,13 @@ def test_operator_keeps_torch_library_rules(up: int) -> None:
     torch.library.opcheck(torch.ops.guide_fast.modulated_conv2d_backward, (*plain, *settings[:-1], needs, settings[-1]))
 
 
-def test_pointwise_weight_hands_over_to_the_separable_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def separable_conv2d(*tensors: Tensor, **settings: object) -> tuple:
-        return tensors, settings
-
-    module = SimpleNamespace(separable_conv2d=SimpleNamespace(separable_conv2d=separable_conv2d))
-    monkeypatch.setitem(sys.modules, "guide_fast.kernels.separable_conv2d", module)
-    sizes = ((1, 3, 4, 4), (3, 1, 3, 3), (6, 3, 1, 1), (1, 3))
-    x, depthwise, pointwise, style = (torch.zeros(size) for size in sizes)
-    arguments = {"demodulate": False, "clamp": 2.0, "impl": "cpu"}
-    tensors, settings = modulated_conv2d(x, depthwise, style, pointwise=pointwise, **arguments)
-    assert tuple(t.shape for t in tensors) == sizes
-    assert settings == {
-        "noise": None,
-        "bias": None,
-        "activation": "lrelu",
-        "gain": None,
-        "clamp": 2.0,
-        "next_style": None,
-        "impl": "cpu",
-    }
+def test_pointwise_weight_hands_over_to_the_separable_operation() -> None:
+    random = torch.Generator().manual_seed(3)
+    sizes = ((2, 4, 6, 5), (4, 1, 3, 3), (3, 4, 1, 1), (2, 4), (3,), (1, 1, 6, 5), (2, 3))
+    x, depthwise, pointwise, style, bias, noise, later = (torch.randn(size, generator=random) for size in sizes)
+    settings = {"noise": noise, "bias": bias, "gain": 1.5, "clamp": 2.0, "next_style": later}
+    given = modulated_conv2d(x, depthwise, style, pointwise=pointwise, demodulate=False, **settings)
+    assert torch.equal(given, separable_conv2d(x, depthwise, pointwise, style, **settings))
 
 
 @pytest.mark.parametrize("impl", ["auto", "cpu"])
