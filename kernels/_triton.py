@@ -11,6 +11,9 @@ from torch import Tensor
 
 from guide_fast.kernels._constant import constant
 
+# architectures in the tables of what is compiled: with products from shared memory, with mma.sync alone
+WIDE, NARROW = (90, 100), (80, 120)
+
 
 @constant
 def missing() -> str | None:
@@ -37,6 +40,11 @@ def refuses(x: Tensor) -> str | None:
     if not x.is_cuda and not interpreted():
         return f"x is on {x.device}, Triton compiles for a GPU; move x to one"
     return None
+
+
+def has_wide_products(x: Tensor) -> bool:
+    """Whether the GPU of `x` has wgmma or tcgen05: products of 64 rows or more whose operands lie in shared memory."""
+    return x.is_cuda and 10 * torch.cuda.get_device_capability(x.device)[0] in WIDE
 
 
 def allows_tf32(x: Tensor) -> bool:

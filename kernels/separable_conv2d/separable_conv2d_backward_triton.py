@@ -330,7 +330,7 @@ def depthwise_shape(channels: int, pixels: int, nhwc: bool) -> dict[str, int]:
     """Pixels, channels of a program: contiguous memory first."""
     if nhwc:
         c = min(triton.next_power_of_2(channels), 64)
-        return {"CHANNELS": c, "PIXELS": min(triton.next_power_of_2(pixels), 512 // c)}
+        return {"CHANNELS": c, "PIXELS": min(triton.next_power_of_2(pixels), 256 // c)}
     p = min(triton.next_power_of_2(pixels), 128)
     return {"CHANNELS": min(triton.next_power_of_2(channels), 512 // p), "PIXELS": p}
 
@@ -368,6 +368,13 @@ def pointwise_weight(g: Tensor, x: Tensor, depthwise: Tensor | None, style: Tens
 
 
 _PRODUCT = {"UPCAST": False, "TF32": True}
+_SUMS = dict.fromkeys(("DEPTHWISE", "WANT_X", "WANT_STYLE", "WANT_DEPTHWISE"), True)
+_DEPTHWISE = (
+    depthwise_backward_kernel,
+    dict.fromkeys(("t_ptr", "x_ptr", "depthwise_ptr", "style_ptr", "gx_ptr"), "*{T}")
+    | dict.fromkeys(("gstyle_ptr", "gdepthwise_ptr"), "*fp32")
+    | dict.fromkeys(("channels", "height", "width", "pixel_stride", "channel_stride", "steps"), "i32"),
+)
 COMPILE = {
     "pointwise": (
         pointwise_backward_kernel,
@@ -379,15 +386,8 @@ COMPILE = {
         | {"PIXELS": 64, "OUTPUTS": 32, "INPUTS": 128},
         LAUNCH,
     ),
-    "depthwise": (
-        depthwise_backward_kernel,
-        dict.fromkeys(("t_ptr", "x_ptr", "depthwise_ptr", "style_ptr", "gx_ptr"), "*{T}")
-        | dict.fromkeys(("gstyle_ptr", "gdepthwise_ptr"), "*fp32")
-        | dict.fromkeys(("channels", "height", "width", "pixel_stride", "channel_stride", "steps"), "i32"),
-        dict.fromkeys(("DEPTHWISE", "WANT_X", "WANT_STYLE", "WANT_DEPTHWISE"), True)
-        | {"channel_stride": 1}
-        | depthwise_shape(64, 4096, True),
-    ),
+    "depthwise": (*_DEPTHWISE, _SUMS | {"channel_stride": 1} | depthwise_shape(64, 4096, True)),
+    "depthwise_nchw": (*_DEPTHWISE, _SUMS | {"pixel_stride": 1} | depthwise_shape(64, 4096, False)),
     "pointwise_weight": (
         pointwise_weight_kernel,
         dict.fromkeys(("g_ptr", "x_ptr", "depthwise_ptr", "style_ptr"), "*{T}")

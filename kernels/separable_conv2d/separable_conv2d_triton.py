@@ -129,6 +129,11 @@ def block(size: int, most: int) -> int:
     return min(max(16, triton.next_power_of_2(size)), most)
 
 
+def pixels_block(size: int, half: bool, wide: bool) -> int:
+    """Pixels of a program: halves on mma.sync keep twice as many operands in registers, so fewer of them."""
+    return block(size, 32 if half and not wide else 64)
+
+
 def strides(nhwc: bool, channels: int, size: int) -> tuple[int, int]:
     """Of a pixel, of a channel."""
     return (channels, 1) if nhwc else (1, size)
@@ -160,7 +165,8 @@ def forward(
         x = haar_triton.forward(x, haar_style)
     n, i, h, w = x.shape
     o = pointwise.shape[0]
-    shape = {"PIXELS": block(h * w, 64), "OUTPUTS": block(o, 128)}
+    half, wide = x.dtype in _dispatch.HALVES, _triton.has_wide_products(x)
+    shape = {"PIXELS": pixels_block(h * w, half, wide), "OUTPUTS": block(o, 128)}
     grid = (triton.cdiv(h * w, shape["PIXELS"]), triton.cdiv(o, shape["OUTPUTS"]), n)
     separable_conv2d_kernel[grid](
         x,
@@ -195,18 +201,25 @@ def forward(
 
 
 _INTEGERS = ("inputs", "outputs", "height", "width", "x_pixel", "x_channel", "y_pixel", "y_channel", "noise_image")
+_FORMS = {  # suffix -> whether half precision, where
+    "": (True, _triton.WIDE),
+    "_mma_sync": (True, _triton.NARROW),
+    "_fp32": (False, _triton.WIDE + _triton.NARROW),
+}
 
 COMPILE = {
-    f"forward_{name}": (
+    f"forward_{name}{suffix}": (
         separable_conv2d_kernel,
         dict.fromkeys(("x_ptr", "depthwise_ptr", "pointwise_ptr", "style_ptr"), "*{T}")
         | dict.fromkeys(("noise_ptr", "bias_ptr", "next_style_ptr", "y_ptr"), "*{T}")
         | dict.fromkeys(_INTEGERS, "i32")
         | dict.fromkeys(("slope", "gain", "clamp"), "fp32"),
         dict.fromkeys(("NOISE", "BIAS", "NEXT_STYLE", "LRELU", "CLAMP"), True)
-        | {"DEPTHWISE": True, "UPCAST": False, "TF32": True, "PIXELS": 64, "OUTPUTS": 128}
+        | {"DEPTHWISE": True, "UPCAST": False, "TF32": True, "OUTPUTS": 128}
+        | {"PIXELS": pixels_block(4096, half, archs == _triton.WIDE)}
         | ({"x_channel": 1, "y_channel": 1} if name == "nhwc" else {"x_pixel": 1, "y_pixel": 1}),
-        LAUNCH,
+        LAUNCH | {"archs": archs, "dtypes": ("fp16", "bf16") if half else ("fp32",)},
     )
     for name in ("nhwc", "nchw")
+    for suffix, (half, archs) in _FORMS.items()
 }

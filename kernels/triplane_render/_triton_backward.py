@@ -23,14 +23,12 @@ from guide_fast.kernels.triplane_render._triton_ray import (
     sigmoid,
     softplus,
 )
+from guide_fast.kernels.triplane_render._triton_tiles import VALUES, planes_tile, weights_tile
 from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 
 C, K, O = 32, 64, 32  # noqa: E741, the sizes' names everywhere: channels, hidden units, colours
 WEIGHTS = K * C + K + (1 + O) * K + 1 + O
-TILE = 32  # samples of a program, of one ray or of several: what the registers hold
-VALUES_TILE = 64  # the same where there are no gradients
 CHUNK = 16  # hidden units that are live at a time
-PART = 16  # hidden units whose weights' gradients one program holds
 PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums do not depend on the device
 SUMS, LARGEST, FIXED = 1, 2, 3  # what becomes of the planes' gradient
 
@@ -330,41 +328,44 @@ def backward(
     rays, count = depths.shape[1:]
     scene = (planes, origins, directions, *decoder, depths)
     constants = sizes(planes)
-    tiles = triton.cdiv(depths.numel(), TILE)
+    scaled = planes.dtype in _dispatch.HALVES
+    wide = _triton.has_wide_products(planes)
 
     # two numbers of every sample, which the march turns into two others
     sigma, seen = (_dispatch.empty(tuple(depths.shape), depths) for _ in range(2))
     places = (*planes.stride()[:4], rays, depths.numel())
-    values_kernel[(triton.cdiv(depths.numel(), VALUES_TILE),)](
+    values_kernel[(triton.cdiv(depths.numel(), VALUES.samples),)](
         gfeatures, *scene, sigma, seen, *places, height, width, 2 / box_warp,
-        COUNT=count, TILE=VALUES_TILE, **constants, num_warps=4, num_stages=1,
+        COUNT=count, TILE=VALUES.samples, **constants, **VALUES.launch,
     )  # fmt: skip
     march_backward_kernel[(n * rays,)](
         gfeatures, gdepth, gtotal, depths, sigma, seen,
         COUNT=count, S=max(16, triton.next_power_of_2(count)), WHITE=white_back, O=O, num_warps=1,
     )  # fmt: skip
-    scaled = planes.dtype in _dispatch.HALVES
     near_one = _near_one(gfeatures, sigma) if scaled else depths
     partials = None
     if wants_decoder:
+        tile = weights_tile(scaled, wide)
+        tiles = triton.cdiv(depths.numel(), tile.samples)
         programs = min(tiles, PROGRAMS)
         partials = _dispatch.empty((programs, WEIGHTS), depths)
-        weights_backward_kernel[(programs, K // PART)](
+        weights_backward_kernel[(programs, K // tile.units)](
             gfeatures, *scene, sigma, seen, near_one, partials, *places, triton.cdiv(tiles, programs), height, width,
-            2 / box_warp, COUNT=count, TILE=TILE, PART=PART, SCALED=scaled, **constants,
-            num_warps=4, num_stages=1,
+            2 / box_warp, COUNT=count, TILE=tile.samples, PART=tile.units, SCALED=scaled, **constants, **tile.launch,
         )  # fmt: skip
     if not wants_planes:
         return None, partials
 
     def launch(kind: int, gplanes: Tensor, largest: Tensor, scale: Tensor) -> None:
-        planes_backward_kernel[(tiles,)](
+        tile = planes_tile(scaled, wide, kind == FIXED)
+        planes_backward_kernel[(triton.cdiv(depths.numel(), tile.samples),)](
             gfeatures, *scene, sigma, seen, near_one, gplanes, largest, scale, *places, height, width, 2 / box_warp,
-            COUNT=count, TILE=TILE, PLANES=kind, SCALED=scaled, **constants, num_warps=8, num_stages=1,
+            COUNT=count, TILE=tile.samples, PLANES=kind, SCALED=scaled, **constants, **tile.launch,
         )  # fmt: skip
 
     if deterministic:
-        largest = _dispatch.empty((tiles,), depths)
+        programs = triton.cdiv(depths.numel(), planes_tile(scaled, wide, False).samples)
+        largest = _dispatch.empty((programs,), depths)
         launch(LARGEST, depths, largest, depths)
         scale = scale_of(largest)
         fixed = torch.zeros(planes.shape, dtype=torch.int64, device=planes.device)

@@ -8,14 +8,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from guide_fast.kernels import _triton
 from guide_fast.kernels.triplane_render import _triton_backward
 from guide_fast.kernels.triplane_render._triton_backward import (
     CHUNK,
     FIXED,
-    PART,
+    LARGEST,
     SUMS,
-    TILE,
-    VALUES_TILE,
     C,
     K,
     O,
@@ -32,6 +31,7 @@ from guide_fast.kernels.triplane_render._triton_ray import (
     shifted,
     sigmoid,
 )
+from guide_fast.kernels.triplane_render._triton_tiles import VALUES, Tile, planes_tile, weights_tile
 from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 
 __all__ = ["COMPILE", "backward", "forward"]
@@ -212,31 +212,46 @@ _SCENE = (
 
 
 def _compiled(
-    kernel: Any, options: dict[str, int], constexprs: dict[str, object], **types: str
-) -> tuple[Any, dict[str, str | None], dict[str, object], dict[str, int]]:
+    kernel: Any, options: dict[str, Any], constexprs: dict[str, object], **types: str
+) -> tuple[Any, dict[str, str | None], dict[str, object], dict[str, Any]]:
     """An entry of COMPILE: the arguments' types that are not constants."""
     names = [name for name in kernel.arg_names if name not in constexprs]
     return kernel, {name: types.get(name, _SCENE.get(name)) for name in names}, constexprs, options
 
 
-_TILES = {"COUNT": 96, "TILE": TILE} | _SIZES
-_ONE_STAGE = {"num_warps": 4, "num_stages": 1}
-_PLANES = _triton_backward.planes_backward_kernel
+def _gradients(suffix: str, half: bool, archs: tuple[int, ...]) -> dict[str, tuple[Any, ...]]:
+    """The kernels whose tiles depend on the type of the planes, on the device."""
+    wide = archs == _triton.WIDE
+    where = {"archs": archs, "dtypes": ("fp16", "bf16") if half else ("fp32",)}
+
+    def entry(kernel: Any, tile: Tile, **more: object) -> tuple[Any, ...]:
+        constants = {"COUNT": 96, "TILE": tile.samples, "SCALED": half} | _SIZES | more
+        fixed = {"gplanes_ptr": "*i64"} if more.get("PLANES") == FIXED else {}
+        return _compiled(kernel, tile.launch | where, constants, **fixed)
+
+    kinds = {"": SUMS, "_largest_term": LARGEST, "_fixed_point": FIXED}
+    weights = weights_tile(half, wide)
+    return {
+        f"planes_backward{name}{suffix}": entry(
+            _triton_backward.planes_backward_kernel, planes_tile(half, wide, kind == FIXED), PLANES=kind
+        )
+        for name, kind in kinds.items()
+    } | {f"weights_backward{suffix}": entry(_triton_backward.weights_backward_kernel, weights, PART=weights.units)}
+
+
 COMPILE = {
     "forward": _compiled(
         render_forward_kernel,
         {"num_warps": _warps(128), "num_stages": 1},
         {"COARSE": 48, "FINE": 48, "P": 64, "S": 128, "JITTER": True, "U": True, "WHITE": False} | _SIZES,
     ),
-    "values": _compiled(_triton_backward.values_kernel, _ONE_STAGE, _TILES | {"TILE": VALUES_TILE}),
+    "values": _compiled(
+        _triton_backward.values_kernel, {**VALUES.launch}, {"COUNT": 96, "TILE": VALUES.samples} | _SIZES
+    ),
     "march_backward": _compiled(
         _triton_backward.march_backward_kernel, {"num_warps": 1}, {"COUNT": 96, "S": 128, "WHITE": False, "O": O}
     ),
-    "planes_backward": _compiled(_PLANES, {"num_warps": 8, "num_stages": 1}, {"PLANES": SUMS, "SCALED": True} | _TILES),
-    "planes_backward_fixed_point": _compiled(
-        _PLANES, {"num_warps": 8, "num_stages": 1}, {"PLANES": FIXED, "SCALED": True} | _TILES, gplanes_ptr="*i64"
-    ),
-    "weights_backward": _compiled(
-        _triton_backward.weights_backward_kernel, _ONE_STAGE, {"SCALED": True, "PART": PART} | _TILES
-    ),
+    **_gradients("", True, _triton.WIDE),
+    **_gradients("_mma_sync", True, _triton.NARROW),
+    **_gradients("_fp32", False, _triton.WIDE + _triton.NARROW),
 }

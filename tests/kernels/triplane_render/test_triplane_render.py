@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guide_fast.kernels import ImplementationUnavailable, KernelError, triplane_render
+from guide_fast.kernels import ImplementationUnavailable, KernelError, _triton, triplane_render
 
 from .scene import SCENES, Scene
 
@@ -31,6 +31,22 @@ def test_implementation_matches_the_reference(impl: str, dtype: torch.dtype, nam
             scene.tensors(dtype),
             floor=64.0,  # of 96 samples' roundings: the reference's own order of additions is one of many
         )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("impl", contract.implementations("triton"))
+def test_tiles_of_every_gpu_give_the_gradients(
+    impl: str, deterministic: bool, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_triton, "has_wide_products", lambda x: wide)
+    scene = SCENES["odd"]
+    contract.assert_matches(
+        lambda *t: scene.render(*t, impl=impl, deterministic=deterministic),
+        lambda *t: scene.render(*t, impl="reference"),
+        scene.tensors(torch.float16),
+        floor=64.0,
+    )
 
 
 @pytest.mark.parametrize("impl", contract.implementations("triton", "cuda", "cpu"))
