@@ -83,7 +83,9 @@ def default_path() -> Path:
         return Path.home() / "Library" / "Caches" / "guide-fast" / FILE
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "guide-fast" / FILE
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guide-fast" / FILE
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "guide-fast" / FILE
+    return Path(os.path.expanduser("~")) / ".cache" / "guide-fast" / FILE  # noqa: PTH111 - never raises
 
 
 def _measure(candidates: Candidates, timer: Timer) -> Choice:

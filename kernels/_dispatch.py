@@ -29,6 +29,23 @@ class Backend:
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
+    def __post_init__(self) -> None:
+        for name in ("forward", "backward"):
+            object.__setattr__(self, name, _on_its_device(getattr(self, name)))
+
+
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Launch on the device of the tensors, whichever is the current one."""
+
+    def run(*arguments: Any) -> Any:
+        first = next((t[0] if isinstance(t, (list, tuple)) and t else t for t in arguments), None)
+        if isinstance(first, Tensor) and first.is_cuda:
+            with torch.cuda.device(first.device):
+                return function(*arguments)
+        return function(*arguments)
+
+    return run
+
 
 def choose(
     op: str,
@@ -49,6 +66,10 @@ def choose(
         raise KernelError(f"impl={impl!r} is not known to {op}; choose one of {', '.join(IMPLS)}")
     if impl == "reference":
         return impl
+    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+        if impl == "auto":
+            return "reference"
+        raise ImplementationUnavailable(f"{op} has no forward-mode derivative with impl={impl!r}; use 'reference'")
     if impl != "auto":
         if reason := _refuses(impl, x, backends):
             raise ImplementationUnavailable(f"{op} cannot run with impl={impl!r}: {reason}")
@@ -70,6 +91,9 @@ def _refuses(impl: str, x: Tensor, backends: Mapping[str, Backend]) -> str | Non
     if impl == "cuda":
         if not x.is_cuda:
             return f"x is on {x.device}; move it to a CUDA device"
+        major, minor = torch.cuda.get_device_capability(x.device)
+        if major not in (8, 9) and major < 12:
+            return f"the library holds no kernels for sm_{major}{minor}; use 'auto', 'triton' or 'reference'"
         return _extension.missing_cuda()
     if x.device.type != "cpu":
         return f"x is on {x.device}; move it to the CPU"
@@ -118,6 +142,7 @@ def empty(shape: tuple[int, ...], like: Tensor, *, dtype: torch.dtype | None = N
     """
     dtype = dtype or like.dtype
     large = dtype == torch.float32 and like.device.type == "cpu" and len(shape) == 4 and math.prod(shape) >= LARGE
+    large = large and type(like) in (Tensor, torch.nn.Parameter)  # a tracer's stand-in has no memory
     if large and _extension.missing() is None:
         out = torch.ops.guide_fast.native_empty(*shape, nhwc)
     else:

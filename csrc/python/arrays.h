@@ -36,6 +36,7 @@ inline void want_rank(const Array& a, int rank, const char* name) {
   if (a.ndim() != rank)
     throw py::value_error(std::string(name) + " has rank " + std::to_string(a.ndim()) + "; it takes rank " +
                           std::to_string(rank));
+  if (a.size() == 0) throw py::value_error(std::string(name) + " is empty; give at least one of each");
 }
 
 inline gf_dtype dtype_of(const std::string& name) {

@@ -2,6 +2,7 @@
 //
 // A fresh activation of 64 MB costs more in page faults than the arithmetic that fills it. glibc can be told to keep freed
 // memory, but an aligned block that was freed does not fit the next request of the same size, and the heap grows.
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <iterator>
@@ -41,6 +42,9 @@ class Blocks {
     return at;
   }
 
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
   void give_back(void* at) {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto used = used_.find(at);
@@ -70,7 +74,12 @@ class Blocks {
 
 // never destroyed: a tensor may outlive every static object
 Blocks& blocks() {
-  static Blocks* all = new Blocks;
+  static Blocks* all = [] {
+    auto* made = new Blocks;
+    // a fork waits for the lock, so that no child starts with it held by a thread it does not have
+    pthread_atfork([] { blocks().lock(); }, [] { blocks().unlock(); }, [] { blocks().unlock(); });
+    return made;
+  }();
   return *all;
 }
 

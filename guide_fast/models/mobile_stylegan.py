@@ -208,7 +208,11 @@ class MobileStyleGAN(nn.Module):
         if resolution not in self.resolutions:
             known = ", ".join(map(str, self.resolutions))
             raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
-        with_noise = noise == "const"
+        # half precision has no fast kernels on a CPU, so autocast would only round here
+        with torch.autocast(ws.device.type, enabled=False):
+            return self._synthesis(ws.to(self.input.dtype), noise == "const", resolution)
+
+    def _synthesis(self, ws: Tensor, with_noise: bool, resolution: int) -> Rendering:
         x = self.conv1(self.input.repeat(len(ws), 1, 1, 1), ws[:, 0], noise=with_noise, impl=self.impl)
         if self.impl != "reference":
             x = x.contiguous(memory_format=torch.channels_last)  # which every layer after keeps

@@ -52,7 +52,8 @@ def bias_act(
         return bias_act_reference(x, bias, activation=activation, gain=gain, clamp=clamp)
     # rounded as the output is, so that the backward pass sees which elements it held
     limit = -1.0 if clamp is None else torch.tensor(clamp, dtype=x.dtype).item()
-    return torch.ops.guide_fast.bias_act(_dispatch.dense(x), bias, activation, SLOPE, float(gain), limit, chosen)
+    vector = None if bias is None else bias.contiguous()
+    return torch.ops.guide_fast.bias_act(_dispatch.dense(x), vector, activation, SLOPE, float(gain), limit, chosen)
 
 
 @torch.library.custom_op("guide_fast::bias_act", mutates_args=())

@@ -42,7 +42,7 @@ def fused_adam(
     ImplementationUnavailable when `impl` cannot run. Source: Adam (arXiv 1412.6980), algorithm 1.
     """
     copies = [None] * len(params) if working_copies is None else list(working_copies)
-    groups: dict[tuple[torch.dtype, torch.dtype | None], list[int]] = {}
+    groups: dict[tuple[torch.dtype, torch.dtype, torch.dtype | None], list[int]] = {}
     _check_settings(step, lr, beta1, beta2, eps, weight_decay)
     for name, group in (("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs), ("copies", copies)):
         if len(group) != len(params):
@@ -51,10 +51,10 @@ def fused_adam(
         if grad is None or param.numel() == 0:
             continue
         _check(i, param, grad, m, v, copy, params[0])
-        groups.setdefault((grad.dtype, None if copy is None else copy.dtype), []).append(i)
+        groups.setdefault((param.dtype, grad.dtype, None if copy is None else copy.dtype), []).append(i)
     bias1, bias2 = 1 - beta1**step, 1 - beta2**step
     factors = [1 - beta1, beta2, 1 - beta2, lr / bias1, 1 / math.sqrt(bias2), eps, weight_decay]
-    for (_, copy_dtype), indices in groups.items():
+    for (*_, copy_dtype), indices in groups.items():
         pick = [[group[i] for i in indices] for group in (params, grads, exp_avgs, exp_avg_sqs)]
         pick.append([copies[i] for i in indices] if copy_dtype is not None else [])
         _run(pick, factors, impl)

@@ -38,6 +38,8 @@ class FusedAdam(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("_working_copies", {})  # torch's pickled state leaves them out
+        self.__dict__.setdefault("_impl", "auto")
         for group in self.param_groups:
             for option in FOREIGN:
                 if group.get(option):

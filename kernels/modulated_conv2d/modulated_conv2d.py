@@ -90,6 +90,8 @@ def modulated_conv2d(
             clamp=clamp,
         )
         return y.to(dtype)
+    style = style.contiguous()
+    noise, bias, next_style = (None if t is None else t.contiguous() for t in (noise, bias, next_style))
     inputs = (_nhwc(x), weight, style, noise, bias)
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*inputs, next_style))
     limit = -1.0 if clamp is None else float(clamp)

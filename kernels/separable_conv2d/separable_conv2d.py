@@ -62,7 +62,8 @@ def separable_conv2d(
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     weights = (None if t is None else t.contiguous() for t in (haar_style, depthwise, pointwise, style, noise, bias))
     after = None if recorded or next_style is None else next_style.contiguous()
-    limit = -1.0 if clamp is None else float(clamp)
+    # rounded as the output is, so that the backward pass sees which elements it held
+    limit = -1.0 if clamp is None else torch.tensor(clamp, dtype=x.dtype).item()
     y = torch.ops.guide_fast.separable_conv2d(
         _dispatch.dense(x), *weights, after, activation, SLOPE, float(gain), limit, chosen
     )

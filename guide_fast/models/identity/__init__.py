@@ -50,7 +50,7 @@ class IdentityNetwork(FrozenNetwork):
 
 def _compare(a: Tensor, b: Tensor, *, kind: str, normalise: bool = True) -> Tensor:
     """One embedding against many stands for as many pairs; no pairs have no distances."""
-    a, b = torch.broadcast_tensors(a, b)
+    a, b = torch.broadcast_tensors(a, b.to(a.dtype))  # under autocast one side may be in half precision
     return kernels.identity_loss(a, b, kind=kind, normalise=normalise) if len(a) else a.sum(dim=1)
 
 
