@@ -29,7 +29,7 @@ from guide_fast.kernels.triplane_render.triplane_render_reference import Decoder
 C, K, O = 32, 64, 32  # noqa: E741, the sizes' names everywhere: channels, hidden units, colours
 WEIGHTS = K * C + K + (1 + O) * K + 1 + O
 CHUNK = 16  # hidden units that are live at a time
-PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums do not depend on the device
+PROGRAMS = 528  # a few for every multiprocessor; fixed, so that sums depend on the tile, not on how many there are
 SUMS, LARGEST, FIXED = 1, 2, 3  # what becomes of the planes' gradient
 
 
