@@ -5,6 +5,8 @@ PYTHON ?= python3
 #   make setup TORCH="torch>=2.11,<2.15"
 TORCH  ?= torch==2.13.0
 EXTRAS ?= dev,parity
+# Processes that share the tests; each takes up to 3 GB.
+WORKERS ?= 2
 DEMO   ?= forget --demo --out out/demo
 
 VENV   := .venv
@@ -34,7 +36,7 @@ demo: setup  ## forget the person of the demonstration photo
 	$(BIN)/guide-fast $(DEMO)
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

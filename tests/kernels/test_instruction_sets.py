@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from guide_fast.kernels import (
+    Framing,
     _extension,
     bias_act,
+    face_crop,
+    feature_distance,
+    fused_adam,
     haar,
     identity_loss,
     modulated_conv2d,
@@ -57,11 +61,25 @@ def render() -> list[Tensor]:
     )
 
 
+def step() -> list[Tensor]:
+    """Parameter with moments after one step."""
+    state = [normal(7, 19), torch.zeros(7, 19), torch.zeros(7, 19)]
+    fused_adam([state[0]], [normal(7, 19, seed=1)], [state[1]], [state[2]], step=1, lr=0.1, impl="cpu")
+    return state
+
+
 # One call of each operation that has a native CPU path, on sizes that no vector width divides.
 CASES: dict[str, Callable[[], list[Tensor]]] = {
     "bias_act": lambda: results(
         lambda x, b: bias_act(x, b, clamp=1.5, impl="cpu"), normal(2, 5, 7, 9), normal(5, seed=1)
     ),
+    "face_crop": lambda: results(
+        lambda x: face_crop(x, Framing((0.1, 0.9, 0.2, 0.8), 13), impl="cpu"), normal(2, 3, 37, 37)
+    ),
+    "feature_distance": lambda: results(
+        lambda a, b: feature_distance([a], [b], impl="cpu"), normal(2, 13, 5, 7), normal(2, 13, 5, 7, seed=1)
+    ),
+    "fused_adam": step,
     "haar": lambda: results(lambda x, s: haar(x, s, impl="cpu"), normal(2, 12, 5, 7), normal(2, 12, seed=1)),
     "identity_loss": lambda: results(
         lambda a, b: identity_loss(a, b, impl="cpu"), normal(3, 129), normal(3, 129, seed=1)

@@ -1,4 +1,4 @@
-/* Types, errors, threads of the guide_fast C interface. Sizes are positive: an empty batch is not for these functions. */
+/* Types, errors, threads of the guide_fast C interface. */
 #ifndef GUIDE_FAST_STATUS_H
 #define GUIDE_FAST_STATUS_H
 
