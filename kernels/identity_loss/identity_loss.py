@@ -16,7 +16,7 @@ KINDS = ("cosine", "l2", "squared_l2")
 REDUCTIONS = ("none", "mean", "sum")
 LEAST_EPS = 1e-15  # its square has to be a normal float32
 # Elements from which the native CPU path beats PyTorch, forward with backward: below, the price of calling a custom
-# operator (0.1 to 0.2 ms) is more than all of the arithmetic.
+# operator is more than all of the arithmetic.
 NATIVE_FROM = 1 << 18
 ROWS_IN_ONE_LAUNCH = 128  # one block sums them; more pairs than that are worth a second launch
 
