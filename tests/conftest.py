@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 from fake_registry import registry as registry  # a fixture
 from torch import Tensor
 
 from guide_fast import assets
 from guide_fast.errors import GuideFastError, IntegrityError
+
+if not torch.cuda.is_available():  # Triton's interpreter; it reads this once, when a test first imports triton
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")

@@ -1,12 +1,7 @@
-"""Triton kernels run in the interpreter where there is no GPU; that has to be said before triton is imported."""
-
-import os
+"""Which tests of kernels wait for a device."""
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m gpu` chooses
