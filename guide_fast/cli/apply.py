@@ -94,6 +94,7 @@ def _finish(output: Output, generator: Any, out: Path, verb: str, deltas: Sequen
 
     digest = weights_sha256(generator)
     payload: dict[str, Any] = {"deltas": list(deltas), "sha256": digest}
+    verb = f"Would have {verb[0].lower()}{verb[1:]}" if dry_run else verb
     what = f"{verb} {', '.join(map(str, deltas))}; the weights have sha256 {digest}."
     if dry_run:
         output.result(

@@ -43,7 +43,11 @@ def doctor(
             lines.append(f"{check.state:8}{check.name}: {check.found}")
             if check.advice:
                 lines.append(f"{'':8}-> {check.advice}")
-        lines.append("Something required is broken." if broken else "Everything required works.")
+        missing = [check for check in checks if check.state == "missing"]
+        works = (
+            f"Nothing is broken; {len(missing)} are missing, with what to do above." if missing else "All of it works."
+        )
+        lines.append("Something required is broken." if broken else works)
         output.result(lines, {"ok": not broken, "checks": [vars(check) for check in checks]})
         if broken:
             raise typer.Exit(GuideFastError.exit_code)

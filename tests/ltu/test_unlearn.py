@@ -17,6 +17,7 @@ from torch import Tensor
 from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.kernels import FusedAdam
 from guide_fast.ltu import Bank, Networks, Unlearned, unlearn
 from guide_fast.ltu.terms import Views
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
@@ -140,16 +141,16 @@ def test_interrupt_right_after_the_weights_moved_takes_no_step_twice(
     call: int,
 ) -> None:
     whole = unlearn(teacher, w_u, w_t, **request_)
-    state, calls, step = tmp_path / "state.safetensors", [], torch.optim.Adam.step
+    state, calls, step = tmp_path / "state.safetensors", [], FusedAdam.step
 
-    def stop_after(optimizer: torch.optim.Adam) -> None:
+    def stop_after(optimizer: FusedAdam) -> None:
         step(optimizer)
         calls.append(optimizer)
         if len(calls) == call:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(torch.optim.Adam, "step", stop_after)
+        patched.setattr(FusedAdam, "step", stop_after)
         unlearn(teacher, w_u, w_t, **request_, state_path=state)
     result = unlearn(teacher, w_u, w_t, **request_, state_path=state, resume=True)
     assert len(calls) == call
