@@ -15,6 +15,7 @@ from guide_fast.config import InvertConfig
 from guide_fast.errors import DivergedError
 from guide_fast.invert.objective import Objective, Terms, reduced
 from guide_fast.invert.state import Snapshot
+from guide_fast.kernels import FusedAdam
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 
@@ -171,12 +172,12 @@ class Search:
     def _w(self) -> Tensor:
         return self._w_mean + self._spread * (self._common + self._own).detach()
 
-    def _adam(self) -> torch.optim.Adam:
+    def _adam(self) -> FusedAdam:
         """For the phase at hand; its moments start from nothing."""
         rates = {"common": 1.0} if self._phase == 0 else {"common": 1.0, "own": OWN_LR}
         moving = self._moving()
         groups = [{"params": [moving[name]], "rate": self._config.lr * rate} for name, rate in rates.items()]
-        return torch.optim.Adam(groups, betas=(0.9, 0.99))
+        return FusedAdam(groups, betas=(0.9, 0.99))
 
     def _moving(self) -> dict[str, Tensor]:
         return {"common": self._common, "own": self._own}

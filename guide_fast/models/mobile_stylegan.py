@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from guide_fast.errors import IntegrityError, UsageError
-from guide_fast.kernels import haar, separable_conv2d
+from guide_fast.kernels import haar, modulated_conv2d, separable_conv2d
 from guide_fast.models.generator import Rendering
 from guide_fast.models.openvino_ir import IrGraph, read_ir
 
@@ -72,8 +72,16 @@ class StyledConv(nn.Module):
                 bias=self.bias,
                 impl=impl,
             )
-        x = F.conv2d(x * style, self.weight, self.bias, padding=1)
-        return F.leaky_relu(x + self.noise if noise else x, 0.2)
+        return modulated_conv2d(
+            x,
+            self.weight,
+            style.flatten(1),
+            noise=self.noise if noise else None,
+            bias=self.bias,
+            demodulate=False,
+            gain=1.0,
+            impl=impl,
+        )
 
 
 class StyledHaar(nn.Module):

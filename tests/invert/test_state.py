@@ -16,6 +16,7 @@ from guide_fast.config import InvertConfig
 from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
 from guide_fast.invert import Snapshot, invert
 from guide_fast.invert.optimise import Search
+from guide_fast.kernels import FusedAdam
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.low_resolution import attach_head
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
@@ -89,16 +90,16 @@ def test_stopped_inversion_continues_to_the_same_bytes(run: Run, tmp_path: Path,
 def test_interrupt_within_a_step_costs_no_bit(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    whole, calls, step = run(), [], torch.optim.Adam.step
+    whole, calls, step = run(), [], FusedAdam.step
 
-    def stop_after(optimizer: torch.optim.Adam) -> None:
+    def stop_after(optimizer: FusedAdam) -> None:
         step(optimizer)
         calls.append(optimizer)
         if len(calls) == call:  # right after the parameters moved, before a check at the 20th step of a phase
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(torch.optim.Adam, "step", stop_after)
+        patched.setattr(FusedAdam, "step", stop_after)
         run()
     assert_same_file(whole, run(resume=stored(tmp_path)), tmp_path)
 
