@@ -48,7 +48,7 @@ def loaded(
     if low_resolution:
         attach_small(generator, Config().ltu.resolution, write=write, progress=progress)
     for delta in deltas:
-        apply_delta(generator, delta if isinstance(delta, Delta) else Delta.load(Path(delta)))
+        apply_delta(generator, delta)
     return generator
 
 

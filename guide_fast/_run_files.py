@@ -41,5 +41,10 @@ def left_over(folder: Path) -> list[Path]:
 
 def states(folder: Path) -> dict[str, tuple[int, int]]:
     """What tells the files that a run is resumed from in `folder` from later ones of the same names."""
-    found = {name: folder / name for name in (INVERSION, LATENT, STATE) if (folder / name).is_file()}
-    return {name: (file.stat().st_ino, file.stat().st_mtime_ns) for name, file in found.items()}
+    found = {name: written(folder / name) for name in (INVERSION, LATENT, STATE)}
+    return {name: version for name, version in found.items() if version}
+
+
+def written(file: Path) -> tuple[int, int] | None:
+    """What tells `file` from a later one of the same name; None where there is none."""
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None

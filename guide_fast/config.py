@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,9 @@ UFO_D = 30 / math.sqrt(PAPER_SLOTS)  # per slot: 8.02
 ADJACENCY_RADIUS = 15 / math.sqrt(PAPER_SLOTS)  # per slot: 4.01
 
 ENVIRONMENT_PREFIX = "GUIDE_FAST_"
-NOT_SETTINGS = frozenset({"GUIDE_FAST_HOME", "GUIDE_FAST_OFFLINE", "GUIDE_FAST_DEBUG"})
+NOT_SETTINGS = frozenset(  # the cache, the network, tracebacks; the kernels; building the package
+    ENVIRONMENT_PREFIX + name for name in ("HOME", "OFFLINE", "DEBUG", "ISA", "CUDA", "PYTHONS", "WHEEL")
+)
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,33 @@ def check_config(config: Config) -> Config:
             "lower the one or raise the other"
         )
     return config
+
+
+def settings_toml(config: Config) -> str:
+    """`config` as a TOML file that `resolve_config` reads back, with what each setting takes as a comment."""
+    lines: list[str] = []
+    for section, part in vars(config).items():
+        lines += ["", f"# {_first_line(part)}", f"[{section}]"] if lines else [f"# {_first_line(part)}", f"[{section}]"]
+        for key, value in vars(part).items():
+            said = json.dumps(value)  # of these types JSON and TOML write the same
+            lines.append(f"{key} = {said}  # {_taken(f'{section}.{key}')}")
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(part: Any) -> str:
+    return (part.__doc__ or "").splitlines()[0]
+
+
+def _taken(name: str) -> str:
+    """What a setting takes, as a reader says it."""
+    if name in _CHOICES:
+        return "one of " + ", ".join(_CHOICES[name])
+    wanted = _type_of(name)
+    if wanted in (bool, str):
+        return _TYPE_NAMES[wanted]
+    low, high = _RANGES.get(name, (0, math.inf))
+    least = "above 0" if name in _POSITIVE else f"at least {low}"
+    return f"{_TYPE_NAMES[wanted]}, {least}" + (f", at most {high}" if math.isfinite(high) else "")
 
 
 def _from_toml(config: Config, path: Path) -> Config:

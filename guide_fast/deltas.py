@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -47,13 +48,14 @@ def make_delta(
 
 def apply_delta(
     generator: G,
-    delta: Delta,
+    delta: Delta | Path | str,
 ) -> G:
     """Change `generator` in place and return it. Deltas stack in the order in which they were made.
 
-    Raises UsageError when the delta was made for other weights, IntegrityError when the result is not what the delta
-    promises (the generator is then as it was).
+    `delta` may be a path. Raises UsageError when the delta was made for other weights, IntegrityError when the result
+    is not what the delta promises (the generator is then as it was).
     """
+    delta = _loaded(delta)
     _flip(generator, delta, delta.base_sha256, delta.result_sha256, "applied to")
     generator.lineage = (*getattr(generator, "lineage", ()), delta.sha256)
     return generator
@@ -61,15 +63,21 @@ def apply_delta(
 
 def rollback(
     generator: G,
-    delta: Delta,
+    delta: Delta | Path | str,
 ) -> G:
     """Undo `apply_delta` in place, to the last bit; the last applied delta goes first.
 
-    Raises UsageError when the delta is not the last one applied, IntegrityError when the bytes do not come out right.
+    `delta` may be a path. Raises UsageError when the delta is not the last one applied, IntegrityError when the bytes
+    do not come out right.
     """
+    delta = _loaded(delta)
     _flip(generator, delta, delta.result_sha256, delta.base_sha256, "rolled back from")
     generator.lineage = getattr(generator, "lineage", ())[:-1]
     return generator
+
+
+def _loaded(delta: Delta | Path | str) -> Delta:
+    return delta if isinstance(delta, Delta) else Delta.load(Path(delta))
 
 
 def _flip(generator: Generator, delta: Delta, expected: str, promised: str, verb: str) -> None:

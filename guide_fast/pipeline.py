@@ -23,7 +23,7 @@ from guide_fast.align import align
 from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
-from guide_fast.errors import DivergedError
+from guide_fast.errors import DivergedError, UsageError
 from guide_fast.evaluate import Evaluation, evaluate, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
@@ -202,13 +202,31 @@ def invert_photo(
     force: bool = False,
     config: Config | None = None,
     progress: Progress = silent,
+    state: Path | None = None,
+    resume: bool = False,
 ) -> Latent:
-    """Align a photo, then find the latent that renders it, with a note of the request; raises as both steps do."""
+    """Align a photo, then find the latent that renders it, with a note of the request; raises as both steps do.
+
+    A search stopped by KeyboardInterrupt leaves the file `state`, from which `resume` with the same arguments goes on
+    to the same latent; the file is gone afterwards. Raises UsageError when `resume` finds none, or that of another
+    request.
+    """
     asked = Asked(photo, None, None, face, aligned, check_config(config or Config()))
     asked.check_source()
+    if resume and (state is None or not state.is_file()):
+        raise UsageError(f"there is no stopped inversion at {state}; leave resume out to start anew")
     judge = judge_unless(force=force)
     request = asked.described(generator)
-    return noted(_invert(generator, asked, force, loss_networks(), judge, progress), request)
+    found = Snapshot.load(state, request) if resume and state is not None else None
+
+    def keep(snapshot: Snapshot) -> None:
+        if state is not None:
+            snapshot.save(state, request)
+
+    latent = noted(_invert(generator, asked, force, loss_networks(), judge, progress, found, keep), request)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return latent
 
 
 def evaluate_delta(

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from guide_fast.config import Config, InvertConfig, LtuConfig, check_config, resolve_config
+from guide_fast.config import (
+    NOT_SETTINGS,
+    Config,
+    InvertConfig,
+    LtuConfig,
+    check_config,
+    resolve_config,
+    settings_toml,
+)
 from guide_fast.errors import UsageError
 
 
@@ -63,9 +71,24 @@ def test_override_given_as_text_is_read_by_type() -> None:
     assert (config.ltu.steps, config.ltu.lr, config.ltu.layers) == (12, 1e-3, "fine")
 
 
-@pytest.mark.parametrize("name", ["GUIDE_FAST_HOME", "GUIDE_FAST_OFFLINE", "GUIDE_FAST_DEBUG", "PATH"])
+@pytest.mark.parametrize("name", [*sorted(NOT_SETTINGS), "PATH"])
 def test_variable_that_is_no_setting_by_design_is_left_alone(name: str) -> None:
     assert resolve_config(None, {name: "1"}, {}) == Config()
+
+
+@pytest.mark.parametrize("overrides", [{}, {"ltu.lr": 3e-5, "ltu.layers": "blocks.[0-3].*", "ltu.warm_start": False}])
+def test_settings_file_reads_back_as_it_was(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    config = resolve_config(None, {}, overrides)
+    file = tmp_path / "settings.toml"
+    file.write_text(settings_toml(config), encoding="utf-8")
+    assert resolve_config(file, {}, {}) == config
+
+
+def test_settings_file_says_what_a_setting_takes() -> None:
+    lines = settings_toml(Config()).splitlines()
+    assert 'kind = "surrogate"  # one of ufo, mean, surrogate' in lines
+    assert "lr = 0.0001  # a number, above 0" in lines
+    assert "keep = 0.9  # a number, above 0, at most 1" in lines
 
 
 def test_result_survives_a_round_trip_through_plain_values() -> None:

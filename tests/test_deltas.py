@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,6 +93,13 @@ def test_deltas_stack_in_order_only(base: MobileStyleGAN, delta: Delta) -> None:
     rollback(rollback(base, second), delta)
     assert base.lineage == ()
     assert weights_sha256(base) == delta.base_sha256
+
+
+def test_delta_may_be_given_as_its_file(base: MobileStyleGAN, delta: Delta, tmp_path: Path) -> None:
+    before = weights_sha256(base)
+    delta.save(tmp_path / "delta.safetensors")
+    assert weights_sha256(apply_delta(base, tmp_path / "delta.safetensors")) == delta.result_sha256
+    assert weights_sha256(rollback(base, str(tmp_path / "delta.safetensors"))) == before
 
 
 def test_same_delta_twice_is_refused(base: MobileStyleGAN, delta: Delta) -> None:

@@ -50,6 +50,32 @@ def test_stopped_run_continues_to_the_same_bytes(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
+@pytest.mark.parametrize("step", [0, 4, 9])
+def test_stopped_inversion_without_a_run_continues_to_the_same_bytes(
+    generator: MobileStyleGAN, photo: Path, tmp_path: Path, step: int
+) -> None:
+    state = tmp_path / "latent.stopped.safetensors"
+    request: dict[str, Any] = {"photo": photo, "aligned": True, "config": PHOTO_CONFIG, "state": state}
+    whole = pipeline.invert_photo(generator, **request)
+    assert not state.exists()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.invert_photo(generator, **request, progress=interrupt_at("invert", step))
+    assert state.is_file()
+    other = replace(PHOTO_CONFIG, invert=replace(PHOTO_CONFIG.invert, lr=0.1))
+    with pytest.raises(UsageError, match=r"invert\.lr"):
+        pipeline.invert_photo(generator, **request | {"config": other}, resume=True)
+    resumed = pipeline.invert_photo(generator, **request, resume=True)
+    whole.save(tmp_path / "whole")
+    resumed.save(tmp_path / "resumed")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
+    assert not state.exists()
+
+
+def test_inversion_without_a_state_cannot_be_resumed(generator: MobileStyleGAN, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no stopped inversion at"):
+        pipeline.invert_photo(generator, photo, aligned=True, state=tmp_path / "gone", resume=True)
+
+
 def test_run_stopped_during_the_inversion_leaves_settings_with_its_state(
     generator: MobileStyleGAN, photo: Path, tmp_path: Path
 ) -> None:

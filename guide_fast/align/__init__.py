@@ -74,7 +74,7 @@ def _chosen(detections: list[Detection], face: int | None, config: AlignConfig) 
         best = max(detection.score for detection in detections)
         raise RefusedError(
             f"no face is certain: the best score is {best:.2f}, below {config.min_score} (align.min_score); "
-            "use a clearer photo"
+            "use a clearer photo, or --aligned when it is already in FFHQ framing"
         )
     if face is None and len(sure) > 1:
         raise RefusedError(f"{len(sure)} faces were found; choose one with --face N: {_listed(sure)}")

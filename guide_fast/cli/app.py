@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from guide_fast.cli import apply, assets, doctor, evaluate, forget, invert, render
+from guide_fast.cli import apply, assets, doctor, evaluate, forget, invert, render, settings
 from guide_fast.cli.output import INTERRUPTED, PROGRAM, Session, as_json, one_line
 from guide_fast.errors import GuideFastError
 
@@ -21,10 +21,10 @@ app = typer.Typer(
     name=PROGRAM,
     help="Make a pretrained face generator forget a person, from one photo, with evidence.",
     epilog="Start with: guide-fast doctor\n\nSettings: flags, then GUIDE_FAST_<SECTION>_<KEY>, then --config, win over "
-    "defaults.\n\nExit codes: 0 done, 1 failed, 2 wrong use, 3 the evidence falls short, 4 refused, 5 integrity, "
-    "130 stopped.",
+    "defaults; `guide-fast settings` lists them.\n\nExit codes: 0 done, 1 failed, 2 wrong use, 3 the evidence falls "
+    "short, 4 refused, 5 integrity, 130 stopped.",
 )
-for group in (forget, invert, evaluate, render, apply, assets, doctor):
+for group in (forget, invert, evaluate, render, apply, assets, settings, doctor):
     group.register(app)
 
 

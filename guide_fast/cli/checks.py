@@ -199,7 +199,7 @@ def check_assets() -> Iterator[Check]:
     """Each asset is in the cache."""
     for pin in assets.list_assets():
         if assets.available(pin.name):
-            yield Check(pin.name, "ok", f"{pin.role}, in the cache")
+            yield Check(pin.name, "ok", f"{pin.role}, in the cache, checked by `guide-fast assets verify`")
         else:
             yield Check(pin.name, "missing", pin.role, f"run `guide-fast assets fetch {pin.name}`")
 

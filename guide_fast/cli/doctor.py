@@ -9,7 +9,7 @@ import typer
 from guide_fast.cli import options
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import Output
-from guide_fast.errors import GuideFastError
+from guide_fast.errors import GuideFastError, UsageError
 
 
 def doctor(
@@ -25,6 +25,8 @@ def doctor(
     quiet: options.Quiet = False,
 ) -> None:
     """Say what works on this machine, what to do about the rest; exit 1 when something required is broken."""
+    if layers and kernels:
+        raise UsageError("--layers and --kernels are two reports; ask for one of them")
     with Output(context, json=json, quiet=quiet) as output:
         if layers:
             _list_layers(output, generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,7 +153,7 @@ def forget(
             done = pipeline.forget(loaded, **source, **request, progress=output.progress, resume=resume)
         except KeyboardInterrupt:
             left = stopped(folder) and states(folder) != before
-            output.on_interrupt = _way_on(output) if left else NOTHING_TO_RESUME
+            output.on_interrupt = output.way_on if left else NOTHING_TO_RESUME
             raise
         shortfalls = list(done.metrics.get("shortfalls", ()))
         files = {name.partition(".")[0]: folder / name for name in FILES if (folder / name).is_file()}
@@ -163,11 +162,6 @@ def forget(
         output.result(lines, {"out": folder, "files": files, "metrics": done.metrics, "shortfalls": shortfalls})
         if shortfalls:
             raise typer.Exit(EvidenceError.exit_code)
-
-
-def _way_on(output: Output) -> str:
-    arguments = [argument for argument in output.arguments if argument != "--resume"]
-    return f"stopped; continue with `{shlex.join(['guide-fast', *arguments, '--resume'])}`"
 
 
 def register(app: typer.Typer) -> None:

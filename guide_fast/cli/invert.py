@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from guide_fast._run_files import written
 from guide_fast.cli import options
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import NOTHING_TO_RESUME, Output
 from guide_fast.errors import UsageError
+
+STOPPED = ".stopped.safetensors"  # takes the place of the latent file's suffix
 
 
 def invert(
@@ -22,6 +25,7 @@ def invert(
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
     delta: options.EarlierDeltas = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the search that was stopped for --out.")] = False,
     face: options.Face = None,
     aligned: options.Aligned = False,
     force: options.Force = False,
@@ -38,26 +42,38 @@ def invert(
     """
     settings = options.settings(config, assignments, {"ltu.seed": run_seed})
     file = options.file_to_write(out or Path("out") / (photo.stem or "photo") / "latent.safetensors")
+    state = file.with_suffix(STOPPED)
+    if resume and not state.is_file():
+        raise UsageError(f"there is no stopped search for {file} to resume; leave --resume out, or name its --out")
+    before = written(state)
     deltas = [options.delta_file(path) for path in delta or ()]
     with Output(context, json=json, quiet=quiet) as output:
         output.on_interrupt = NOTHING_TO_RESUME
+        if not photo.is_file():
+            found = "is a folder" if photo.is_dir() else "does not exist"
+            raise UsageError(f"{photo} {found}; give --photo an image file")
         if dry_run:
-            if not photo.is_file():
-                raise UsageError(f"{photo} is no file; give --photo an image file")
             lines = [f"Would invert {photo} with {generator}.", f"Would write {file}.", "Nothing was changed."]
             output.result(lines, {"photo": photo, "generator": generator, "would_write": [file], "dry_run": True})
             return
         from guide_fast import pipeline
 
-        latent = pipeline.invert_photo(
-            pipeline.load_generator(generator, deltas=deltas, progress=output.progress),
-            photo,
-            face=face,
-            aligned=aligned,
-            force=force,
-            config=settings,
-            progress=output.progress,
-        )
+        try:
+            latent = pipeline.invert_photo(
+                pipeline.load_generator(generator, deltas=deltas, progress=output.progress),
+                photo,
+                face=face,
+                aligned=aligned,
+                force=force,
+                config=settings,
+                progress=output.progress,
+                state=state,
+                resume=resume,
+            )
+        except KeyboardInterrupt:
+            if written(state) not in (None, before):
+                output.on_interrupt = output.way_on
+            raise
         latent.save(file)
         unknown = latent.similarity is None
         said = "not measured: no judge" if unknown else f"{latent.similarity:.2f}"

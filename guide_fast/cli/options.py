@@ -69,7 +69,7 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Any setting, as in `--set ltu.lr=3e-4`; repeatable.",
+        help="Any setting, as in `--set ltu.lr=3e-4`; repeatable; `guide-fast settings` lists them.",
         metavar="SECTION.KEY=VALUE",
         show_default=False,
         rich_help_panel=SETTINGS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -51,9 +52,10 @@ class Output:
         self._log = _Notes(self)
 
     @property
-    def arguments(self) -> tuple[str, ...]:
-        """The arguments of this call."""
-        return self._session.arguments
+    def way_on(self) -> str:
+        """How to go on after Ctrl-C left a state."""
+        arguments = [argument for argument in self._session.arguments if argument != "--resume"]
+        return f"stopped; continue with `{shlex.join([PROGRAM, *arguments, '--resume'])}`"
 
     def note(self, text: str) -> None:
         """Say `text` on stderr, unless --quiet."""

@@ -64,6 +64,8 @@ def _admitted(generator: Generator, policy: str) -> tuple[str, ...]:
     chosen: set[str] = set()
     for pattern in (part.strip() for part in policy.split(",")):
         found = fnmatch.filter(generator.layers, pattern)
+        if not found and pattern in POLICIES:
+            raise UsageError(f"ltu.layers = {policy}: {pattern!r} is a policy and stands alone; give it, or patterns")
         if not found:
             raise UsageError(
                 f"no layer of {generator.name} matches {pattern!r}; `guide-fast doctor --layers` lists them, and the "

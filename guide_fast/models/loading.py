@@ -28,6 +28,10 @@ def load(name: str) -> MobileStyleGAN:
         generator.lineage = ()
         return generator
     if not Path(name).is_file():
+        if Path(name).is_dir():
+            raise UsageError(f"generator {name} is a folder; give a file made by `guide-fast apply`, or a known name")
+        if Path(name).suffix or len(Path(name).parts) > 1:
+            raise UsageError(f"there is no generator file {name}; give one made by `guide-fast apply`, or a known name")
         raise UsageError(
             f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}, "
             f"or give a file made by `guide-fast apply`"

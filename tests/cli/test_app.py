@@ -18,12 +18,14 @@ COMMANDS = [
     ("render",),
     ("apply",),
     ("rollback",),
+    ("settings",),
     ("doctor",),
     ("assets", "list"),
     ("assets", "fetch"),
     ("assets", "verify"),
 ]
-WRITES = [command for command in COMMANDS if command not in (("doctor",), ("assets", "list"), ("assets", "verify"))]
+READS = [("settings",), ("doctor",), ("assets", "list"), ("assets", "verify")]
+WRITES = [command for command in COMMANDS if command not in READS]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

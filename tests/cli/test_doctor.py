@@ -92,6 +92,10 @@ def test_layers_of_the_generator_are_listed(run: Any, pipeline: Any) -> None:
     assert "coarse" in run("doctor", "--layers").stdout
 
 
+def test_two_reports_at_once_are_wrong_use(run: Any, pipeline: Any) -> None:
+    assert run("doctor", "--layers", "--kernels").code == 2
+
+
 @pytest.mark.parametrize(
     ("no_cuda", "asked", "state", "said"),
     [

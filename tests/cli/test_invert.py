@@ -9,10 +9,13 @@ import pytest
 
 from guide_fast.artifacts import Latent
 
+STATE = Path("out/me/latent.stopped.safetensors")
+
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_folder_with_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("me.jpg").touch()
 
 
 def test_latent_is_written_with_its_similarity(run: Any, pipeline: Any) -> None:
@@ -38,7 +41,46 @@ def test_interrupt_says_that_there_is_nothing_to_resume(
     outcome = run("invert", "--photo", "me.jpg", "--quiet")
     assert outcome.code == 130
     assert outcome.stderr == "guide-fast: stopped with nothing to resume; run the same command to start again\n"
-    assert not list(Path().iterdir())
+    assert [path.name for path in Path().iterdir()] == ["me.jpg"]
+
+
+def test_interrupt_that_left_a_state_says_how_to_go_on(
+    run: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any, state: Path, **named: Any) -> None:
+        state.parent.mkdir(parents=True)
+        state.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("guide_fast.pipeline.invert_photo", stop)
+    outcome = run("invert", "--photo", "me.jpg", "--quiet")
+    assert outcome.code == 130
+    assert outcome.stderr == (
+        "guide-fast: stopped; continue with `guide-fast invert --photo me.jpg --quiet --resume`\n"
+    )
+    assert STATE.is_file()
+
+
+def test_resume_goes_on_from_the_state_beside_the_latent(run: Any, pipeline: Any) -> None:
+    STATE.parent.mkdir(parents=True)
+    STATE.touch()
+    assert run("invert", "--photo", "me.jpg", "--resume").code == 0
+    asked = pipeline.asked("invert_photo")
+    assert (asked["state"], asked["resume"]) == (STATE, True)
+
+
+def test_resume_without_a_state_is_wrong_use(run: Any, pipeline: Any) -> None:
+    outcome = run("invert", "--photo", "me.jpg", "--resume")
+    assert outcome.code == 2
+    assert "no stopped search for out/me/latent.safetensors" in outcome.stderr
+    assert not pipeline.calls
+
+
+def test_absent_photo_is_told_before_any_work(run: Any, pipeline: Any) -> None:
+    outcome = run("invert", "--photo", "gone.jpg")
+    assert outcome.code == 2
+    assert "gone.jpg does not exist" in outcome.stderr
+    assert not pipeline.calls
 
 
 def test_folder_as_output_is_wrong_use(run: Any, pipeline: Any, tmp_path: Path) -> None:
@@ -48,7 +90,6 @@ def test_folder_as_output_is_wrong_use(run: Any, pipeline: Any, tmp_path: Path) 
 
 
 def test_dry_run_writes_nothing(run: Any, pipeline: Any) -> None:
-    Path("me.jpg").touch()
     outcome = run("invert", "--photo", "me.jpg", "--dry-run", "--json")
     assert outcome.json["would_write"] == ["out/me/latent.safetensors"]
     assert not pipeline.calls

@@ -45,6 +45,12 @@ def test_pattern_without_a_layer_is_refused_with_the_policies(teacher: MobileSty
         candidate_layers(teacher, policy)
 
 
+@pytest.mark.parametrize("policy", ["coarse,fine", "conv1.*, auto"])
+def test_policies_stand_alone(teacher: MobileStyleGAN, policy: str) -> None:
+    with pytest.raises(UsageError, match="is a policy and stands alone"):
+        candidate_layers(teacher, policy)
+
+
 GAIN = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0, "past": 0.0}
 COST = {"a": 8.0, "b": 0.3, "c": 1.0, "d": 9.0, "past": 0.0}  # harm per gain: b, c, a, d
 

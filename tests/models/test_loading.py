@@ -61,7 +61,7 @@ def test_pinned_name_is_loaded_from_the_assets(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_name_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"unknown generator 'nobody'; choose one of {loading.GENERATORS[0]}"):
         loading.load("nobody")
-    with pytest.raises(UsageError, match="unknown generator"):
+    with pytest.raises(UsageError, match="is a folder"):
         loading.load(str(tmp_path))
 
 
@@ -81,3 +81,9 @@ def test_tensors_that_do_not_fit_the_architecture_are_an_integrity_error(tmp_pat
     write_safetensors(tmp_path / "g", tensors, "generator", {"config": ARCHITECTURE, "lineage": []})
     with pytest.raises(IntegrityError, match="do not fit tiny"):
         loading.load(str(tmp_path / "g"))
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "folder/gone"])
+def test_absent_file_is_called_a_file(name: str) -> None:
+    with pytest.raises(UsageError, match=f"there is no generator file {name}"):
+        loading.load(name)
