@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import ctrl_c as ctrl_c  # fixture
 from tiny import TinyIdentity, person
 from torch import Tensor
 
@@ -138,6 +138,7 @@ def test_interrupt_right_after_the_weights_moved_takes_no_step_twice(
     request_: Request,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    ctrl_c: Callable[[], None],
     call: int,
 ) -> None:
     whole = unlearn(teacher, w_u, w_t, **request_)
@@ -147,7 +148,7 @@ def test_interrupt_right_after_the_weights_moved_takes_no_step_twice(
         step(optimizer)
         calls.append(optimizer)
         if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(FusedAdam, "step", stop_after)
