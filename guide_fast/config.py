@@ -21,7 +21,7 @@ ADJACENCY_RADIUS = 15 / math.sqrt(PAPER_SLOTS)  # per slot: 4.01
 
 ENVIRONMENT_PREFIX = "GUIDE_FAST_"
 NOT_SETTINGS = frozenset(  # the cache, the network, tracebacks; the kernels; building the package
-    ENVIRONMENT_PREFIX + name for name in ("HOME", "OFFLINE", "DEBUG", "ISA", "CUDA", "PYTHONS", "WHEEL")
+    ENVIRONMENT_PREFIX + name for name in ("HOME", "OFFLINE", "DEBUG", "ISA", "CUDA", "ARCHITECTURES", "PYTHONS")
 )
 
 
