@@ -10,13 +10,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
 import torch
 
-VERSION = 1  # of the file; another one is measured anew
+VERSION = 2  # of the file; another one is measured anew
 FILE = "kernels.json"
+SOFTWARE = ("torch", "triton")  # another version of these compiles, or calls, other kernels: measured anew
 
 Candidates = Mapping[str, Callable[[], None]]
 Timer = Callable[[Callable[[], None]], float]  # milliseconds of one call
@@ -50,7 +52,7 @@ def choose(
     if len(candidates) == 1:
         return next(iter(candidates))
     path = default_path() if path is None else path
-    name = f"{_device_name(device)} | {op} | {key}"
+    name = f"{_device_name(device)} | {op} | {key} | {versions()}"
     with _lock:
         known = _load(path)
         entry = known.get(name)
@@ -63,8 +65,18 @@ def choose(
         return known[name]["impl"]
 
 
+@cache
+def versions() -> str:
+    """Of the software that the measured times belong to: "torch 2.13.0, triton 3.4.0"."""
+    found = []
+    for name in SOFTWARE:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
+
+
 def table(path: Path | None = None) -> dict[str, Choice]:
-    """What is known: "device | op | shape" -> {"impl": the fastest, "ms": {name: milliseconds, null if it failed}}."""
+    """What is known: "device | op | shape | versions" -> {"impl": the fastest, "ms": {name: time, null: it failed}}."""
     with _lock:
         return dict(_load(default_path() if path is None else path))
 
@@ -151,10 +163,11 @@ def _store(path: Path, name: str, entry: Choice) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         entries = _read(path) | {name: entry}
         content = json.dumps({"version": VERSION, "choices": entries}, indent=1, sort_keys=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False, encoding="utf-8") as file:
-            file.write(content + "\n")
+        file = tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False, encoding="utf-8")  # noqa: SIM115
         try:
+            with file:
+                file.write(content + "\n")
             os.replace(file.name, path)
-        except OSError:
+        except BaseException:
             Path(file.name).unlink()
             raise

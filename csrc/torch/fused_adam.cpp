@@ -9,22 +9,15 @@ namespace {
 
 using namespace gf::torch_binding;
 
-gf_dtype named(const std::string& name) {
-  if (name == "float16") return GF_FLOAT16;
-  if (name == "bfloat16") return GF_BFLOAT16;
-  STD_TORCH_CHECK(name == "float32", "dtype '", name, "' is not known; use 'float32', 'float16' or 'bfloat16'");
-  return GF_FLOAT32;
-}
-
-// table: int64 [6, tensors], rows of addresses of parameters, gradients, exp_avgs, exp_avg_sqs, copies, then sizes.
-void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_size, std::string gradient_dtype,
-          std::string copy_dtype, bool copies, std::vector<double> factors) {
-  STD_TORCH_CHECK(table.size(0) == 6 && factors.size() == 7, "fused_adam takes a table of 6 rows with 7 factors");
+// table: int64 [8, tensors], rows of addresses of parameters, gradients, exp_avgs, exp_avg_sqs, copies, then sizes, kinds,
+// settings. factors: 7 numbers for all tensors, unless factor_table [settings, 7] holds them.
+void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_size, OptionalTensor factor_table,
+          std::vector<double> factors) {
+  STD_TORCH_CHECK(table.size(0) == 8 && (factor_table || factors.size() == 7),
+                  "fused_adam takes a table of 8 rows with 7 factors");
   char* row = static_cast<char*>(data(table));
   const int64_t stride = table.size(1) * int64_t(sizeof(int64_t));
   gf_fused_adam a{};
-  a.gradient_dtype = named(gradient_dtype);
-  a.copy_dtype = named(copy_dtype);
   a.chunks = chunk_tensor.size(0);
   a.chunk_size = chunk_size;
   a.chunk_tensor = static_cast<const int32_t*>(data(chunk_tensor));
@@ -33,15 +26,21 @@ void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_s
   a.gradient = reinterpret_cast<const void* const*>(row + stride);
   a.exp_avg = reinterpret_cast<float* const*>(row + 2 * stride);
   a.exp_avg_sq = reinterpret_cast<float* const*>(row + 3 * stride);
-  a.copy = copies ? reinterpret_cast<void* const*>(row + 4 * stride) : nullptr;
+  a.copy = reinterpret_cast<void* const*>(row + 4 * stride);
   a.size = reinterpret_cast<const int64_t*>(row + 5 * stride);
-  a.one_minus_beta1 = float(factors[0]);
-  a.beta2 = float(factors[1]);
-  a.one_minus_beta2 = float(factors[2]);
-  a.step_size = float(factors[3]);
-  a.bias2_rsqrt = float(factors[4]);
-  a.eps = float(factors[5]);
-  a.weight_decay = float(factors[6]);
+  a.kind = reinterpret_cast<const int64_t*>(row + 6 * stride);
+  if (factor_table) {
+    a.setting = reinterpret_cast<const int64_t*>(row + 7 * stride);
+    a.factors = static_cast<const float*>(data(factor_table));
+  } else {
+    a.one_minus_beta1 = float(factors[0]);
+    a.beta2 = float(factors[1]);
+    a.one_minus_beta2 = float(factors[2]);
+    a.step_size = float(factors[3]);
+    a.bias2_rsqrt = float(factors[4]);
+    a.eps = float(factors[5]);
+    a.weight_decay = float(factors[6]);
+  }
   launch(table, a, gf_fused_adam_cpu, gf_fused_adam_cuda);
 }
 
@@ -49,7 +48,7 @@ void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_s
 
 STABLE_TORCH_LIBRARY_FRAGMENT(guide_fast, m) {
   m.def("native_fused_adam(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int chunk_size, "
-        "str gradient_dtype, str copy_dtype, bool copies, float[] factors) -> ()");
+        "Tensor? factor_table, float[] factors) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(guide_fast, CPU, m) { m.impl("native_fused_adam", TORCH_BOX(&step)); }

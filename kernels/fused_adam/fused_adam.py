@@ -12,10 +12,13 @@ from torch import Tensor
 from guide_fast.kernels import _dispatch
 from guide_fast.kernels._dispatch import Backend
 from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
-from guide_fast.kernels.fused_adam._table import CHUNK, table_of
+from guide_fast.kernels.fused_adam._table import CHUNK, Table, table_of
 from guide_fast.kernels.fused_adam.fused_adam_reference import fused_adam_reference
 
 FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay")
+
+
+Number = float | Sequence[float]
 
 
 @torch.no_grad()
@@ -25,62 +28,93 @@ def fused_adam(
     exp_avgs: Sequence[Tensor],
     exp_avg_sqs: Sequence[Tensor],
     *,
-    step: int,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    step: int | Sequence[int],
+    lr: Number,
+    beta1: Number = 0.9,
+    beta2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: Number = 0.0,
     working_copies: Sequence[Tensor | None] | None = None,
     impl: str = "auto",
 ) -> None:
     """Step number `step` (from 1) of Adam, in place, for all tensors in one launch; the numbers of torch.optim.Adam.
 
-    Gradients may be in half precision; `working_copies` receive the new parameters in their own dtype. Moments
-    and copies lie in memory as their parameter does; a gradient that does not costs a copy. Tensors with gradients of
-    different dtypes, or with and without copies, take a launch for each kind. Raises KernelError on bad input,
-    ImplementationUnavailable when `impl` cannot run. Source: Adam (arXiv 1412.6980), algorithm 1.
+    Each of `step`, `lr`, ... is one number, or one for each tensor. Gradients may be in half precision;
+    `working_copies` receive the new parameters in their own dtype. Moments and copies lie in memory as their parameter
+    does; a gradient that does not costs a copy. With "auto", float64 tensors, or those with strides that no kernel
+    reads, take the reference beside the launch. Raises KernelError on bad input, ImplementationUnavailable when `impl`
+    cannot run. Source: Adam (arXiv 1412.6980), algorithm 1.
     """
     copies = [None] * len(params) if working_copies is None else list(working_copies)
-    groups: dict[tuple[torch.dtype, torch.dtype, torch.dtype | None], list[int]] = {}
-    _check_settings(step, lr, beta1, beta2, eps, weight_decay)
     for name, group in (("grads", grads), ("exp_avgs", exp_avgs), ("exp_avg_sqs", exp_avg_sqs), ("copies", copies)):
         if len(group) != len(params):
             raise KernelError(f"{name} of fused_adam has {len(group)} entries for {len(params)} params; give as many")
+    settings = _each(len(params), step=step, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay)
+    factors = {setting: _factors(*setting) for setting in dict.fromkeys(settings)}
+    parts: dict[tuple[torch.dtype, bool], list[int]] = {}
     for i, (param, grad, m, v, copy) in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, copies, strict=True)):
         if grad is None or param.numel() == 0:
             continue
         _check(i, param, grad, m, v, copy, params[0])
-        groups.setdefault((param.dtype, grad.dtype, None if copy is None else copy.dtype), []).append(i)
+        parts.setdefault((param.dtype, _layout(param) is None), []).append(i)
+    for indices in parts.values():
+        pick = [[group[i] for i in indices] for group in (params, grads, exp_avgs, exp_avg_sqs, copies)]
+        _run(pick, [factors[settings[i]] for i in indices], impl)
+
+
+def _each(count: int, **numbers: Number) -> list[tuple[float, ...]]:
+    """The settings of each tensor."""
+    columns = []
+    for name, value in numbers.items():
+        values = list(value) if isinstance(value, Sequence) else [value] * max(count, 1)
+        if len(values) != count and isinstance(value, Sequence):
+            raise KernelError(f"{name} of fused_adam has {len(values)} entries for {count} params; give as many")
+        columns.append(values)
+    settings = list(zip(*columns, strict=True))
+    for setting in dict.fromkeys(settings):
+        _check_settings(*setting)
+    return settings
+
+
+def _factors(step: float, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> tuple[float, ...]:
+    """What a kernel multiplies with, in the order of FACTORS."""
     bias1, bias2 = 1 - beta1**step, 1 - beta2**step
-    factors = [1 - beta1, beta2, 1 - beta2, lr / bias1, 1 / math.sqrt(bias2), eps, weight_decay]
-    for (*_, copy_dtype), indices in groups.items():
-        pick = [[group[i] for i in indices] for group in (params, grads, exp_avgs, exp_avg_sqs)]
-        pick.append([copies[i] for i in indices] if copy_dtype is not None else [])
-        _run(pick, factors, impl)
+    return (1 - beta1, beta2, 1 - beta2, lr / bias1, 1 / math.sqrt(bias2), eps, weight_decay)
 
 
-def _run(tensors: list[list[Any]], factors: list[float], impl: str) -> None:
-    params, grads, *rest = tensors
+def _run(tensors: list[list[Any]], factors: list[tuple[float, ...]], impl: str) -> None:
+    params, grads, exp_avgs, exp_avg_sqs, copies = tensors
     chosen = _dispatch.choose("fused_adam", impl, params[0], BACKENDS)
-    loose = next((p for p in params if _layout(p) is None), None)
-    if loose is not None and chosen != "reference":
+    if _layout(params[0]) is None and chosen != "reference":
         if impl != "auto":
             raise ImplementationUnavailable(
-                f"fused_adam cannot run with impl={impl!r}: a tensor of shape {tuple(loose.shape)} has strides "
-                f"{loose.stride()}; make it contiguous, or use 'auto'"
+                f"fused_adam cannot run with impl={impl!r}: a tensor of shape {tuple(params[0].shape)} has strides "
+                f"{params[0].stride()}; make it contiguous, or use 'auto'"
             )
         chosen = "reference"
     if chosen == "reference":
-        exp_avgs, exp_avg_sqs, copies = rest
-        named = dict(zip(FACTORS, factors, strict=True))
-        return fused_adam_reference(params, grads, exp_avgs, exp_avg_sqs, copies, **named)
+        for i, row in enumerate(factors):
+            copy = [] if copies[i] is None else [copies[i]]
+            named = dict(zip(FACTORS, row, strict=True))
+            fused_adam_reference([params[i]], [grads[i]], [exp_avgs[i]], [exp_avg_sqs[i]], copy, **named)
+        return
     grads = [_laid_out_as(p, g) for p, g in zip(params, grads, strict=True)]
-    torch.ops.guide_fast.fused_adam(params, grads, *rest, factors, chosen)
-    return None
+    copied = [i for i, copy in enumerate(copies) if copy is not None]
+    place = {row: i for i, row in enumerate(dict.fromkeys(factors))}
+    torch.ops.guide_fast.fused_adam(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        [copies[i] for i in copied],
+        copied,
+        [place[row] for row in factors],
+        [number for row in place for number in row],
+        chosen,
+    )
 
 
-def _check_settings(step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+def _check_settings(step: float, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
     if not step >= 1:
         raise KernelError(f"step={step} is below 1; the first step is 1")
     for name, beta in (("beta1", beta1), ("beta2", beta2)):
@@ -138,10 +172,13 @@ def _fused_adam(
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
     copies: list[Tensor],
+    copied: list[int],
+    settings: list[int],
     factors: list[float],
     impl: str,
 ) -> None:
-    BACKENDS[impl].forward(params, grads, exp_avgs, exp_avg_sqs, copies, factors)
+    """One launch: `copies` are of params at `copied`, `factors` 7 numbers a setting, `settings` an index a tensor."""
+    BACKENDS[impl].forward(params, grads, exp_avgs, exp_avg_sqs, copies, copied, settings, factors)
 
 
 @_fused_adam.register_fake
@@ -151,39 +188,44 @@ def _(
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
     copies: list[Tensor],
+    copied: list[int],
+    settings: list[int],
     factors: list[float],
     impl: str,
 ) -> None:
     return None
 
 
-def _triton(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    copies: list[Tensor],
-    factors: list[float],
-) -> None:
+def _triton(*arguments: Any) -> None:
     from guide_fast.kernels.fused_adam import fused_adam_triton
 
-    table = table_of(params, grads, exp_avgs, exp_avg_sqs, copies)
-    fused_adam_triton.step(table, grads[0].dtype, copies[0].dtype if copies else None, factors)
+    table, factors, factor_table = _prepared(*arguments)
+    fused_adam_triton.step(table, factors, factor_table)
 
 
-def _native(
+def _native(*arguments: Any) -> None:
+    table, factors, factor_table = _prepared(*arguments)
+    torch.ops.guide_fast.native_fused_adam(
+        table.rows, table.chunk_tensor, table.chunk_start, CHUNK, factor_table, factors
+    )
+
+
+def _prepared(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
     exp_avg_sqs: list[Tensor],
     copies: list[Tensor],
+    copied: list[int],
+    settings: list[int],
     factors: list[float],
-) -> None:
-    table = table_of(params, grads, exp_avgs, exp_avg_sqs, copies)
-    kinds = [_dispatch.name_of(t.dtype) for t in (grads[0], copies[0] if copies else params[0])]
-    torch.ops.guide_fast.native_fused_adam(
-        table.rows, table.chunk_tensor, table.chunk_start, CHUNK, *kinds, bool(copies), factors
-    )
+) -> tuple[Table, list[float], Tensor | None]:
+    """The table, the factors of all tensors, or the [settings, 7] on the device where they differ."""
+    table = table_of(params, grads, exp_avgs, exp_avg_sqs, dict(zip(copied, copies, strict=True)), settings)
+    if len(factors) == len(FACTORS):
+        return table, factors, None
+    on_host = torch.tensor(factors, dtype=torch.float32).view(-1, len(FACTORS))
+    return table, factors, on_host.to(params[0].device, non_blocking=True)
 
 
 def _no_backward(*_: Any) -> None:

@@ -15,7 +15,7 @@ FOREIGN = ("amsgrad", "maximize", "decoupled_weight_decay", "differentiable")  #
 
 
 class FusedAdam(torch.optim.Optimizer):
-    """Adam in one launch a step; its state ("step", "exp_avg", "exp_avg_sq") loads into torch.optim.Adam, or from it.
+    """Adam in one launch a step for all groups; its state ("step", "exp_avg", "exp_avg_sq") is torch.optim.Adam's.
 
     `working_copies` maps parameters to half-precision tensors that receive the new values. Raises KernelError on bad
     settings, for a loaded state that used an option without a fused step too.
@@ -52,27 +52,31 @@ class FusedAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        by_device: dict[torch.device, list[tuple[Tensor, int, dict[str, float]]]] = {}
         for group in self.param_groups:
-            by_step: dict[int, list[Tensor]] = {}
+            beta1, beta2 = map(float, group["betas"])
+            settings = {"lr": float(group["lr"]), "beta1": beta1, "beta2": beta2}
+            settings |= {name: float(group[name]) for name in ("eps", "weight_decay")}
             for param in group["params"]:
                 if param.grad is not None:
-                    by_step.setdefault(self._advance(param), []).append(param)
-            beta1, beta2 = group["betas"]
-            for number, params in by_step.items():
-                fused_adam(
-                    params,
-                    [param.grad for param in params],
-                    [self.state[param]["exp_avg"] for param in params],
-                    [self.state[param]["exp_avg_sq"] for param in params],
-                    step=number,
-                    lr=float(group["lr"]),
-                    beta1=float(beta1),
-                    beta2=float(beta2),
-                    eps=group["eps"],
-                    weight_decay=group["weight_decay"],
-                    working_copies=[self._working_copies.get(param) for param in params],
-                    impl=self._impl,
-                )
+                    by_device.setdefault(param.device, []).append((param, self._advance(param), settings))
+        for rows in by_device.values():
+            params = [param for param, *_ in rows]
+            each = {name: [settings[name] for *_, settings in rows] for name in rows[0][-1]}
+            fused_adam(
+                params,
+                [param.grad for param in params],
+                [self.state[param]["exp_avg"] for param in params],
+                [self.state[param]["exp_avg_sq"] for param in params],
+                step=[number for _, number, _ in rows],
+                lr=each["lr"],
+                beta1=each["beta1"],
+                beta2=each["beta2"],
+                eps=each["eps"],
+                weight_decay=each["weight_decay"],
+                working_copies=[self._working_copies.get(param) for param in params],
+                impl=self._impl,
+            )
         return loss
 
     def _advance(self, param: Tensor) -> int:

@@ -68,8 +68,12 @@ template <class T>
 __global__ void total(gf_identity_loss args) {
   __shared__ float of_warp[kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  float sum = 0.f;
-  for (int64_t row = warp; row < args.rows; row += warps) sum += pair<T>(args, row, lane);
+  float sum = 0.f, lost = 0.f;  // compensated: the error does not grow with the number of pairs
+  for (int64_t row = warp; row < args.rows; row += warps) {
+    const float term = pair<T>(args, row, lane) - lost, next = sum + term;
+    lost = (next - sum) - term;
+    sum = next;
+  }
   if (lane == 0) of_warp[warp] = sum;
   __syncthreads();
   if (warp == 0) {

@@ -18,7 +18,6 @@ LEAST_EPS = 1e-15  # its square has to be a normal float32
 # Elements from which the native CPU path beats PyTorch, forward with backward: below, the price of calling a custom
 # operator is more than all of the arithmetic.
 NATIVE_FROM = 1 << 18
-ROWS_IN_ONE_LAUNCH = 128  # one block sums them; more pairs than that are worth a second launch
 
 
 def identity_loss(
@@ -56,11 +55,9 @@ def identity_loss(
     if chosen == "reference":
         return identity_loss_reference(a, b, kind=kind, normalise=normalise, scale=scale, reduction=reduction, eps=eps)
     factor = float(scale) / len(a) if reduction == "mean" else float(scale)
-    reduce = reduction != "none" and len(a) <= ROWS_IN_ONE_LAUNCH
-    loss = torch.ops.guide_fast.identity_loss(
-        a.contiguous(), b.contiguous(), kind, normalise, reduce, factor, float(eps), *_wanted(a, b), chosen
+    return torch.ops.guide_fast.identity_loss(
+        a.contiguous(), b.contiguous(), kind, normalise, reduction != "none", factor, float(eps), *_wanted(a, b), chosen
     )[0]
-    return loss if reduce or reduction == "none" else loss.sum()
 
 
 def _wanted(*tensors: Tensor) -> tuple[bool, ...]:

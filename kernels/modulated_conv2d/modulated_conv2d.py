@@ -39,8 +39,9 @@ def modulated_conv2d(
     d = rsqrt(sum over I, k, k of (s W)^2 + 1e-8), or 1 without `demodulate`. `up=2` is StyleGAN2's: transposed
     convolution of stride 2, then the FIR [1, 3, 3, 1] with gain 4. `premodulated` says that x already carries the style
     (the layer before multiplied it as its `next_style`), which then only demodulates. `activation` is "linear" or
-    "lrelu" (slope 0.2); `gain` > 0 defaults to 1 and sqrt(2). `next_style` is fused where no gradient is recorded; else
-    it is multiplied after the operator. With `pointwise` the layer is separable (see separable_conv2d). Kernels work
+    "lrelu" (slope 0.2); `gain` > 0 defaults to 1 and sqrt(2), but with `pointwise` to 1 for both. `next_style` is fused
+    where no gradient is recorded; else it is multiplied after the operator. With `pointwise` the layer is separable
+    (see separable_conv2d), which MobileStyleGAN's layers are: they have no gain after their leaky ReLU. Kernels work
     in NHWC and return it; other strides cost a copy. Second derivatives need impl="reference". Raises KernelError on
     bad input, ImplementationUnavailable when `impl` cannot run. Source: StyleGAN2 (arXiv 1912.04958), section 2.
     """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from guide_fast.kernels import _choice
 
 CPU = torch.device("cpu")
+NAME = f"cpu | op | 8x8 | {_choice.versions()}"
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,7 @@ def test_fastest_is_chosen_then_remembered(tmp_path: Path) -> None:
     _choice.forget()  # another process
     assert pick(path, timer, triton=0.1, dense=1.0) == "dense" and timer.calls == 2
     assert pick(path, timer, key="4x4", triton=0.1, dense=1.0) == "triton" and timer.calls == 4
-    assert _choice.table(path)["cpu | op | 8x8"] == {"impl": "dense", "ms": {"triton": 2.0, "dense": 1.0}}
+    assert _choice.table(path)[NAME] == {"impl": "dense", "ms": {"triton": 2.0, "dense": 1.0}}
     assert [file.name for file in path.parent.iterdir()] == ["kernels.json"]
 
 
@@ -59,7 +63,7 @@ def test_only_candidate_is_not_measured(tmp_path: Path) -> None:
 
 def test_candidate_that_fails_loses(tmp_path: Path) -> None:
     assert pick(tmp_path / "k.json", FakeTimer(), triton=fails, dense=9.0) == "dense"
-    assert _choice.table(tmp_path / "k.json")["cpu | op | 8x8"]["ms"] == {"triton": None, "dense": 9.0}
+    assert _choice.table(tmp_path / "k.json")[NAME]["ms"] == {"triton": None, "dense": 9.0}
 
 
 def test_all_failing_raises_the_first_reason(tmp_path: Path) -> None:
@@ -75,13 +79,13 @@ def test_new_candidate_is_measured_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"version": 0, "choices": {}}', '{"version": 1, "choices": {"a": 3}}', "\udcff"]
+    "content", ["", "{", "[]", '{"version": 0, "choices": {}}', '{"version": 2, "choices": {"a": 3}}', "\udcff"]
 )
 def test_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
     path = tmp_path / "k.json"
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
     assert pick(path, FakeTimer(), triton=2.0, dense=1.0) == "dense"
-    assert list(json.loads(path.read_text())["choices"]) == ["cpu | op | 8x8"]
+    assert list(json.loads(path.read_text())["choices"]) == [NAME]
 
 
 def test_what_another_process_stored_is_kept(tmp_path: Path) -> None:
@@ -93,12 +97,49 @@ def test_what_another_process_stored_is_kept(tmp_path: Path) -> None:
     pick(path, timer, key="b", triton=2.0, dense=1.0)
     path.write_text(stored)  # the other process replaced the file
     pick(path, timer, key="c", triton=2.0, dense=1.0)
-    assert list(json.loads(path.read_text())["choices"]) == ["cpu | op | a", "cpu | op | c"]
+    assert list(json.loads(path.read_text())["choices"]) == [NAME.replace("8x8", key) for key in "ac"]
 
 
 def test_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert pick(tmp_path / "file" / "k.json", FakeTimer(), triton=2.0, dense=1.0) == "dense"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["full", "stopped"])
+def test_failed_write_leaves_no_file(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(_choice.os, "replace", fail)
+    with contextlib.suppress(KeyboardInterrupt):
+        assert pick(tmp_path / "k.json", FakeTimer(), triton=2.0, dense=1.0) == "dense"
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = tempfile.NamedTemporaryFile
+
+    def full(*arguments: object, **options: object) -> object:
+        file = open_file(*arguments, **options)
+
+        def write(_: str) -> None:
+            raise OSError("disk full")
+
+        file.write = write
+        return file
+
+    monkeypatch.setattr(_choice.tempfile, "NamedTemporaryFile", full)
+    assert pick(tmp_path / "k.json", FakeTimer(), triton=2.0, dense=1.0) == "dense"
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_version_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"torch {metadata.version('torch')}" in _choice.versions()
+    timer, path = FakeTimer(), tmp_path / "k.json"
+    pick(path, timer, triton=2.0, dense=1.0)
+    monkeypatch.setattr(_choice, "versions", lambda: "torch 9.9")
+    assert pick(path, timer, triton=0.5, dense=1.0) == "triton" and timer.calls == 4
+    assert len(_choice.table(path)) == 2
 
 
 def test_place_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_views_off_alignment_are_reached(impl: str) -> None:
     skip_unless_it_runs(impl)
     base = torch.zeros(12, device=contract.DEVICE)
     p, (g,) = base[1:8], tensors([(7,)], 1)
-    assert not table_of([p], [g], [p], [p], []).aligned
+    assert not table_of([p], [g], [p], [p], {}, [0]).aligned
     fused_adam([p], [g], [torch.zeros_like(p)], [torch.zeros_like(p)], step=1, lr=LR, impl=impl)
     assert torch.allclose(p, -LR * g.sign(), rtol=1e-4) and not base[0] and not base[8:].any()
 
@@ -153,9 +153,9 @@ def test_strides_that_no_kernel_reads_take_the_reference() -> None:
 
 def test_table_is_kept_while_addresses_stay() -> None:
     params = tensors(SHAPES["several"], 0)
-    one, other = (table_of(params, params, params, params, []) for _ in range(2))
+    one, other = (table_of(params, params, params, params, {}, [0] * 4) for _ in range(2))
     assert one.rows is other.rows and one.chunk_start is other.chunk_start
-    assert one.rows is not table_of(params, tensors(SHAPES["several"], 1), params, params, []).rows
+    assert one.rows is not table_of(params, tensors(SHAPES["several"], 1), params, params, {}, [0] * 4).rows
 
 
 def test_operator_keeps_torch_library_rules() -> None:
@@ -163,8 +163,10 @@ def test_operator_keeps_torch_library_rules() -> None:
     params, grads = ([t.cpu() for t in tensors(SHAPES["several"], seed)] for seed in (0, 1))
     m, v, copies = ([torch.zeros_like(p, dtype=d) for p in params] for d in (torch.float32, torch.float32, torch.half))
     factors = [0.1, 0.999, 0.001, 0.1, 31.6, 1e-8, 0.0]
-    torch.library.opcheck(torch.ops.guide_fast.fused_adam, (params, grads, m, v, copies, factors, "cpu"))
-    torch.library.opcheck(torch.ops.guide_fast.fused_adam, (params, grads, m, v, [], factors, "cpu"))
+    settings = [0] * len(params)
+    operator = torch.ops.guide_fast.fused_adam
+    torch.library.opcheck(operator, (params, grads, m, v, copies, [*range(len(params))], settings, factors, "cpu"))
+    torch.library.opcheck(operator, (params, grads, m, v, copies[:1], [2], [0, 1, 0, 1], factors * 2, "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -206,10 +208,8 @@ def test_implementation_that_cannot_run_says_why(impl: str, dtype: torch.dtype, 
 def test_device_maths_of_an_element_is_exact_to_rounding(tmp_path: Path) -> None:
     code = """
     extern "C" float step(float p, float g, float* m, float* v, float step_size, float bias2_rsqrt, float decay) {
-      gf_fused_adam a{};
-      a.one_minus_beta1 = 0.1f, a.beta2 = 0.999f, a.one_minus_beta2 = 0.001f, a.eps = 1e-8f;
-      a.step_size = step_size, a.bias2_rsqrt = bias2_rsqrt, a.weight_decay = decay;
-      return gf::adam(a, p, g, *m, *v);
+      const gf::adam_factors f{0.1f, 0.999f, 0.001f, step_size, bias2_rsqrt, 1e-8f, decay};
+      return gf::adam(f, p, g, *m, *v);
     }"""
     maths = contract.compile_header("fused_adam.cuh", code, tmp_path)
     maths.step.argtypes = [*[ctypes.c_float] * 2, *[ctypes.POINTER(ctypes.c_float)] * 2, *[ctypes.c_float] * 3]

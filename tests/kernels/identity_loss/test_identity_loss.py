@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from pathlib import Path
 
 import contract
@@ -66,14 +65,38 @@ def test_implementation_matches_the_reference(
 
 @pytest.mark.parametrize("impl", contract.implementations("triton", "cuda", "cpu"))
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_more_pairs_than_one_block_sums(impl: str, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [129, 1000])
+def test_any_number_of_pairs_is_reduced(impl: str, reduction: str, rows: int) -> None:
     impl = runs_as(impl, torch.float32)
-    monkeypatch.setattr(sys.modules[identity_loss.__module__], "ROWS_IN_ONE_LAUNCH", 8)
     contract.assert_matches(
         lambda a, b: identity_loss(a, b, reduction=reduction, impl=impl),
         lambda a, b: identity_loss(a, b, reduction=reduction, impl="reference"),
-        pairs((9, 3), torch.float32),
+        pairs((rows, 3), torch.float32),
     )
+    a, b = pairs((rows, 3), torch.float32)
+    again = [identity_loss(a, b, reduction=reduction, impl=impl) for _ in range(2)]
+    assert torch.equal(*again)
+
+
+@pytest.mark.parametrize("rows", [1, 128, 129, 300])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_triton_takes_one_launch(rows: int, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guide_fast.kernels.identity_loss import identity_loss_triton
+
+    kernel, grids = identity_loss_triton.identity_loss_kernel, []
+
+    class Counted:
+        def __getitem__(self, grid: tuple[int, ...]) -> object:
+            grids.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(identity_loss_triton, "identity_loss_kernel", Counted())
+    a, b = pairs((rows, 5), torch.float32)
+    loss = identity_loss(a.requires_grad_(), b, reduction=reduction, impl="triton")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        assert torch.equal(loss, identity_loss(a, b, reduction=reduction, impl="triton"))
+    assert grids == [(rows if reduction == "none" else 1,)] * 2
+    assert "aten::sum" not in {event.name for event in profile.events()}
 
 
 def test_cosine_is_that_of_pytorch() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import re
-import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import contract
+import cuda_on_host
 import pytest
 import torch
 from modulated_conv2d.layers import SETTINGS, Shape, clear, inputs, layer
@@ -17,9 +15,6 @@ from torch import Tensor
 from guide_fast.kernels import _dispatch, modulated_conv2d
 from guide_fast.kernels.modulated_conv2d import _native
 
-HERE = Path(__file__).resolve().parent
-FOLDER = contract.ROOT / "kernels" / "modulated_conv2d"
-LAUNCH = re.compile(r"(\w+<T>)<<<(.*), (kThreads|kBlock), 0, (?:stream|cudaStream_t\(stream\))>>>(\([^;]*?\))(?=[;)])")
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 SIZES = "n:i64 in_channels:i64 out_channels:i64 height:i64 width:i64 kernel:i32 up:i32 premodulated:i32"
 TAIL = "activation:i32 slope:f32 gain:f32 clamp:f32"
@@ -42,21 +37,8 @@ BACKWARD = structure(
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """modulated_conv2d.cu, its launches turned into calls, by the host's compiler."""
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    source = (FOLDER / "modulated_conv2d.cu").read_text(encoding="utf-8")
-    turned, launches = LAUNCH.subn(r"host_cuda::launch(\2, \3, [&] { \1\4; })", source)
-    assert launches >= 9 and "<<<" not in turned
-    fail = "#include <cstdio>\ngf_status gf_fail(gf_status s, const char* f, ...) { std::puts(f); return s; }\n"
-    (folder / "kernels.cpp").write_text(turned + fail, encoding="utf-8")
-    places = [HERE / "cuda_on_host", FOLDER, contract.ROOT / "kernels" / "bias_act"]
-    places += [contract.ROOT / "csrc" / name for name in ("common", "include")]
-    command = ["c++", "-std=c++20", "-O1", "-fPIC", "-shared", *[f"-I{place}" for place in places]]
-    done = subprocess.run(
-        [*command, str(folder / "kernels.cpp"), "-o", str(folder / "kernels.so")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(folder / "kernels.so"))
+    """modulated_conv2d.cu by the host's compiler."""
+    return cuda_on_host.build("modulated_conv2d", folder=tmp_path_factory.mktemp("modulated_conv2d"), code="")
 
 
 def pointer(t: Tensor | None) -> int | None:
