@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tensors.h"
+#include "operands.h"
 
 namespace {
 
@@ -12,14 +12,26 @@ using namespace gf::torch_binding;
 gf_dtype named(const std::string& name) {
   if (name == "float16") return GF_FLOAT16;
   if (name == "bfloat16") return GF_BFLOAT16;
-  STD_TORCH_CHECK(name == "float32", "dtype '", name, "' is not known; use 'float32', 'float16' or 'bfloat16'");
+  if (name != "float32") refuse("dtype '", name, "' is not known; use 'float32', 'float16' or 'bfloat16'");
   return GF_FLOAT32;
 }
 
 // table: int64 [6, tensors], rows of addresses of parameters, gradients, exp_avgs, exp_avg_sqs, copies, then sizes.
 void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_size, std::string gradient_dtype,
           std::string copy_dtype, bool copies, std::vector<double> factors) {
-  STD_TORCH_CHECK(table.size(0) == 6 && factors.size() == 7, "fused_adam takes a table of 6 rows with 7 factors");
+  const Operands operands("native_fused_adam", "table", table, ScalarType::Long);
+  operands.rank("table", table, 2);
+  operands.rank("chunk_tensor", chunk_tensor, 1);
+  operands.tensor("table", table, {6, table.size(1)}, ScalarType::Long);
+  operands.tensor("chunk_tensor", chunk_tensor, {chunk_tensor.size(0)}, ScalarType::Int);
+  operands.tensor("chunk_start", chunk_start, {chunk_tensor.size(0)}, ScalarType::Long);
+  operands.want(factors.size() == 7, "factors has ", factors.size(), " entries; it takes 7");
+  if (table.is_cpu())  // the C interface does not know how many tensors there are
+    for (int64_t i = 0; i < chunk_tensor.size(0); ++i) {
+      const int32_t tensor = static_cast<const int32_t*>(data(chunk_tensor))[i];
+      operands.want(tensor >= 0 && tensor < table.size(1), "chunk_tensor has tensor ", tensor, "; table has ",
+                    table.size(1));
+    }
   char* row = static_cast<char*>(data(table));
   const int64_t stride = table.size(1) * int64_t(sizeof(int64_t));
   gf_fused_adam a{};
