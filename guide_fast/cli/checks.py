@@ -162,9 +162,13 @@ def check_cuda() -> Check:
 def check_native() -> Iterator[Check]:
     """The compiled kernels: under torch, under NumPy, for C++ programs."""
     try:
-        from guide_fast.kernels import _extension
+        from guide_fast.kernels import KernelError, _extension
 
-        reason = _extension.missing()
+        try:
+            reason = _extension.missing()
+        except KernelError as error:  # an environment variable that means nothing
+            yield Check("compiled kernels", "missing", str(error), "nothing runs natively until then")
+            return
     except Exception as error:  # the torch check has said how to repair it
         reason = f"torch does not start ({type(error).__name__})"
     if reason:

@@ -15,6 +15,7 @@ from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 from guide_fast.kernels.fused_adam._table import CHUNK, table_of
 from guide_fast.kernels.fused_adam.fused_adam_reference import fused_adam_reference
 
+GRADIENTS = (torch.float32, *_dispatch.HALVES)
 FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay")
 
 
@@ -120,6 +121,36 @@ def _check(i: int, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, copy: Tens
             )
 
 
+def _check_raw(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    factors: list[float],
+) -> None:
+    """The kernels get addresses: behind each as many dense elements as the parameter has, one dtype for a list."""
+    op = "torch.ops.guide_fast.fused_adam"
+    if not params or len(factors) != len(FACTORS):
+        raise KernelError(f"{op} has {len(params)} params, {len(factors)} factors; give at least one, {len(FACTORS)}")
+    sizes, device = [t.numel() for t in params], params[0].device
+    groups = {"params": params, "grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "copies": copies}
+    for name, group in groups.items():
+        if name == "copies" and not group:
+            continue
+        if [t.numel() for t in group] != sizes:
+            raise KernelError(
+                f"{name} of {op} have {[t.numel() for t in group]} elements, params {sizes}; give as many"
+            )
+        dtype = group[0].dtype if name in ("grads", "copies") else torch.float32
+        for i, t in enumerate(group):
+            if t.dtype != dtype or t.dtype not in GRADIENTS or t.device != device or _layout(t) is None:
+                raise KernelError(
+                    f"{name}[{i}] of {op} is {_dispatch.name_of(t.dtype)} on {t.device} with strides {t.stride()}; "
+                    f"give {_dispatch.name_of(dtype)} on {device}, dense"
+                )
+
+
 def _layout(t: Tensor) -> torch.memory_format | None:
     if t.is_contiguous():
         return torch.contiguous_format
@@ -141,7 +172,10 @@ def _fused_adam(
     factors: list[float],
     impl: str,
 ) -> None:
-    BACKENDS[impl].forward(params, grads, exp_avgs, exp_avg_sqs, copies, factors)
+    _check_raw(params, grads, exp_avgs, exp_avg_sqs, copies, factors)
+    _dispatch.backend("fused_adam", impl, params[0], BACKENDS).forward(
+        params, grads, exp_avgs, exp_avg_sqs, copies, factors
+    )
 
 
 @_fused_adam.register_fake
