@@ -90,16 +90,18 @@ def backend(op: str, impl: str, x: Tensor, backends: Mapping[str, Backend]) -> B
         raise KernelError(
             f"impl={impl!r} is not known to torch.ops.guide_fast.{op}; choose one of {', '.join(backends)}"
         )
-    reason = None
-    if impl == "cuda":
-        reason = _extension.missing_cuda() if x.is_cuda else f"x is on {x.device}; move it to a CUDA device"
-    elif impl == "cpu":
-        reason = _extension.missing() if x.device.type == "cpu" else f"x is on {x.device}; move it to the CPU"
-    else:
-        reason = _triton.refuses(x)
+    reason = _misplaced(impl, x)
     if reason is not None:
         raise ImplementationUnavailable(f"torch.ops.guide_fast.{op} cannot run with impl={impl!r}: {reason}")
     return backends[impl]
+
+
+def _misplaced(impl: str, x: Tensor) -> str | None:
+    if impl == "cuda":
+        return _extension.missing_cuda() if x.is_cuda else f"x is on {x.device}; move it to a CUDA device"
+    if impl == "cpu":
+        return _extension.missing() if x.device.type == "cpu" else f"x is on {x.device}; move it to the CPU"
+    return _triton.refuses(x)
 
 
 def check_operands(op: str, like: Tensor, operands: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:

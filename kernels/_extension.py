@@ -20,7 +20,7 @@ CORE, TORCH = "libguide_fast.so", "libguide_fast_torch.so"
 
 
 def load() -> None:
-    """Make `torch.ops.guide_fast.native_*` known, where they can be: `missing()` has the reason, first calls raise it."""
+    """Make `torch.ops.guide_fast.native_*` known where they can be; else the first call says why not."""
     with contextlib.suppress(KernelError):
         _missing()
 
