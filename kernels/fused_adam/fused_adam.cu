@@ -40,6 +40,7 @@ gf_status launch(const gf_fused_adam& a, int blocks, cudaStream_t stream) {
 }  // namespace
 
 extern "C" GF_API gf_status gf_fused_adam_cuda(const gf_fused_adam* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_fused_adam_cuda"); !verdict.run) return verdict.status;
   const int blocks = gf::blocks_for(a->chunks, 1);
   if (blocks == 0) return GF_OK;
   GF_DISPATCH_DTYPE(a->gradient_dtype, T, return launch<T>(*a, blocks, cudaStream_t(stream)));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 from pathlib import Path
@@ -120,7 +121,7 @@ int main() {
   ASK(gf_upfirdn2d_cpu, filter, a.n = 0, a.c = -4, a.filter = nullptr);
 }
 """
-INVALID = 1
+INVALID, UNSUPPORTED = 1, 2  # gf_status
 # a weight, a sum have no batch
 WITHOUT_BATCH = {"gf_modulated_conv2d_weight_cpu"}
 
@@ -145,10 +146,22 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tup
     return found
 
 
-def test_every_launcher_is_asked(answers: dict[str, dict[str, tuple[int, str]]]) -> None:
+def launchers(device: str) -> set[str]:
+    """What the headers declare for it."""
     headers = (contract.ROOT / "csrc" / "include" / "guide_fast").glob("*.h")
     words = " ".join(path.read_text(encoding="utf-8") for path in headers).replace("(", " ").split()
-    assert answers.keys() == {word for word in words if word.startswith("gf_") and word.endswith("_cpu")}
+    return {word for word in words if word.startswith("gf_") and word.endswith(f"_{device}")}
+
+
+def test_every_launcher_is_asked(answers: dict[str, dict[str, tuple[int, str]]]) -> None:
+    assert answers.keys() == launchers("cpu")
+
+
+def test_cuda_launchers_refuse_null() -> None:
+    contract.require_extension()
+    library = ctypes.CDLL(str(_extension.library_folder() / _extension.CORE))
+    expected = INVALID if library.gf_cuda_built() else UNSUPPORTED
+    assert {getattr(library, name)(None, None) for name in sorted(launchers("cuda"))} == {expected}
 
 
 @pytest.mark.parametrize("what", ["null", "negative", "missing"])

@@ -52,9 +52,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     places = [HERE / "cuda_on_host", FOLDER, contract.ROOT / "kernels" / "bias_act"]
     places += [contract.ROOT / "csrc" / name for name in ("common", "include")]
     command = ["c++", "-std=c++20", "-O1", "-fPIC", "-shared", *[f"-I{place}" for place in places]]
-    done = subprocess.run(
-        [*command, str(folder / "kernels.cpp"), "-o", str(folder / "kernels.so")], capture_output=True, text=True
-    )
+    sources = [str(folder / "kernels.cpp"), str(contract.ROOT / "csrc" / "common" / "arguments.cpp")]
+    done = subprocess.run([*command, *sources, "-o", str(folder / "kernels.so")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(folder / "kernels.so"))
 
