@@ -20,9 +20,8 @@ UFO_D = 30 / math.sqrt(PAPER_SLOTS)  # per slot: 8.02
 ADJACENCY_RADIUS = 15 / math.sqrt(PAPER_SLOTS)  # per slot: 4.01
 
 ENVIRONMENT_PREFIX = "GUIDE_FAST_"
-NOT_SETTINGS = frozenset(  # the cache, the network, tracebacks; the kernels; building the package
-    ENVIRONMENT_PREFIX + name for name in ("HOME", "OFFLINE", "DEBUG", "ISA", "CUDA", "ARCHITECTURES", "PYTHONS")
-)
+_OTHERS = ("HOME", "OFFLINE", "DEBUG", "ISA", "CACHE_MB", "CUDA", "ARCHITECTURES", "PYTHONS")
+NOT_SETTINGS = frozenset(ENVIRONMENT_PREFIX + name for name in _OTHERS)
 
 
 @dataclass(frozen=True)

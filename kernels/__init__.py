@@ -1,5 +1,6 @@
 """The operations: reference, Triton, CUDA C++, native CPU path behind one door each."""
 
+from guide_fast.kernels import _extension
 from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 
 # Each function hides the folder of the same name; `from guide_fast.kernels.bias_act import bias_act_triton` finds it.
@@ -32,3 +33,5 @@ __all__ = [
     "triplane_render",
     "upfirdn2d",
 ]
+
+_extension.load()

@@ -81,6 +81,57 @@ def choose(
     return able[0] if able else "reference"
 
 
+def backend(op: str, impl: str, x: Tensor, backends: Mapping[str, Backend]) -> Backend:
+    """The implementation that a raw operator was asked for; doors come here too, with what `choose` said.
+
+    Raises KernelError for an unknown name, ImplementationUnavailable for one that cannot run where `x` is.
+    """
+    if impl not in backends:
+        raise KernelError(
+            f"impl={impl!r} is not known to torch.ops.guide_fast.{op}; choose one of {', '.join(backends)}"
+        )
+    reason = _misplaced(impl, x)
+    if reason is not None:
+        raise ImplementationUnavailable(f"torch.ops.guide_fast.{op} cannot run with impl={impl!r}: {reason}")
+    return backends[impl]
+
+
+def _misplaced(impl: str, x: Tensor) -> str | None:
+    if impl == "cuda":
+        return _extension.missing_cuda() if x.is_cuda else f"x is on {x.device}; move it to a CUDA device"
+    if impl == "cpu":
+        return _extension.missing() if x.device.type == "cpu" else f"x is on {x.device}; move it to the CPU"
+    return _triton.refuses(x)
+
+
+def check_operands(op: str, like: Tensor, operands: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    """Raise KernelError unless each tensor has its shape, `like`'s dtype and device, lies dense as NCHW or NHWC.
+
+    For what a Triton kernel reads without looking: a microsecond for each tensor. None is left alone.
+    """
+    for name, (tensor, shape) in operands.items():
+        if tensor is None:
+            continue
+        if tensor.shape != shape or tensor.dtype != like.dtype or tensor.device != like.device:
+            check_tensor(f"torch.ops.guide_fast.{op}", name, tensor, shape, like)
+        if not tensor.is_contiguous() and not is_nhwc(tensor):
+            raise KernelError(
+                f"{name} of torch.ops.guide_fast.{op} has strides {tensor.stride()} for {tuple(tensor.shape)}; make it "
+                "contiguous"
+            )
+
+
+def check_alike(op: str, x: Tensor, operands: Mapping[str, Tensor | None]) -> None:
+    """Raise KernelError unless each [N, C, H, W] tensor lies as `x` does, NCHW or NHWC; None is left alone."""
+    layout = torch.channels_last if is_nhwc(x) else torch.contiguous_format
+    for name, tensor in operands.items():
+        if tensor is not None and not tensor.is_contiguous(memory_format=layout):
+            raise KernelError(
+                f"{name} of torch.ops.guide_fast.{op} has strides {tensor.stride()}; lay it out as the first tensor, "
+                f"{str(layout).removeprefix('torch.')}"
+            )
+
+
 def _refuses(impl: str, x: Tensor, backends: Mapping[str, Backend]) -> str | None:
     if impl not in backends:
         return f"this operation has no {impl} implementation; use 'auto'"
@@ -164,7 +215,7 @@ def poisoned_outputs() -> Iterator[None]:
 
 def is_nhwc(x: Tensor) -> bool:
     """Whether a [N, C, H, W] tensor lies in memory as NHWC."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def dense(x: Tensor) -> Tensor:

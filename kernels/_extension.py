@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from guide_fast.kernels._constant import constant
+from guide_fast.kernels._errors import KernelError
 
 _FOLDER = Path(__file__).resolve().parent
+LEVELS = ("base", "v3", "v4")  # of GUIDE_FAST_ISA
 CORE, TORCH = "libguide_fast.so", "libguide_fast_torch.so"
+
+
+def load() -> None:
+    """Make `torch.ops.guide_fast.native_*` known where they can be; else the first call says why not."""
+    with contextlib.suppress(KernelError):
+        _missing()
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raise KernelError for what the library would read past: an unknown GUIDE_FAST_ISA, no number of MB."""
+    level = environment.get("GUIDE_FAST_ISA", "")
+    if level and level not in LEVELS:
+        raise KernelError(f"GUIDE_FAST_ISA={level!r} is not known; set it to one of {', '.join(LEVELS)}, or unset it")
+    megabytes = environment.get("GUIDE_FAST_CACHE_MB", "")
+    if megabytes and not (megabytes.isascii() and megabytes.isdigit()):
+        raise KernelError(f"GUIDE_FAST_CACHE_MB={megabytes!r} is no whole number of megabytes from 0 on; unset it")
 
 
 @constant
@@ -28,6 +49,7 @@ def missing_cuda() -> str | None:
 
 @cache
 def _missing() -> str | None:
+    check_environment(os.environ)
     path = library_folder() / TORCH
     if not path.is_file():
         return f"{path.name} is not there: install a wheel, or build with a C++ compiler (make setup)"

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "arguments.h"
 #include "element.h"
 #include "guide_fast/status.h"
 

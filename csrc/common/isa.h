@@ -4,7 +4,7 @@
 //   GF_CPU_ENTRY(gf_bias_act_cpu, gf_bias_act)   // defines GF_LOCAL(gf_bias_act_cpu) before it
 #pragma once
 
-#include "guide_fast/status.h"
+#include "arguments.h"
 
 #define GF_CONCAT_(a, b) a##_##b
 #define GF_CONCAT(a, b) GF_CONCAT_(a, b)
@@ -20,12 +20,17 @@ int instruction_set();
   extern "C" gf_status name##_v3(const arguments*);                   \
   extern "C" gf_status name##_v4(const arguments*);                   \
   extern "C" GF_API gf_status name(const arguments* a) {              \
+    const gf::Verdict verdict = gf::judge(a, #name);                  \
+    if (!verdict.run) return verdict.status;                          \
     const int level = gf::instruction_set();                          \
     return level >= 4 ? name##_v4(a) : level >= 3 ? name##_v3(a) : name##_base(a); \
   }
 #elif defined(GF_ISA_IS_BASE)
-#define GF_CPU_ENTRY(name, arguments) \
-  extern "C" GF_API gf_status name(const arguments* a) { return name##_base(a); }
+#define GF_CPU_ENTRY(name, arguments)                    \
+  extern "C" GF_API gf_status name(const arguments* a) { \
+    const gf::Verdict verdict = gf::judge(a, #name);     \
+    return verdict.run ? name##_base(a) : verdict.status; \
+  }
 #else
 #define GF_CPU_ENTRY(name, arguments)
 #endif

@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <iterator>
 #include <list>
 #include <mutex>
@@ -17,7 +19,15 @@ namespace {
 using torch::stable::Tensor;
 
 constexpr size_t kPage = size_t(2) << 20;      // of huge pages: blocks are multiples of it
-constexpr size_t kMostIdle = size_t(1) << 30;  // bytes kept while nobody uses them
+constexpr int64_t kMostIdle = 1024;            // MB kept while nobody uses them, where GUIDE_FAST_CACHE_MB says nothing
+constexpr int64_t kLargest = int64_t(1) << 40; // elements of a tensor
+
+// Of GUIDE_FAST_CACHE_MB; what is no number was refused when the library was loaded (kernels/_extension.py).
+size_t idle_bytes() {
+  const char* asked = std::getenv("GUIDE_FAST_CACHE_MB");
+  const int64_t most = asked && *asked ? std::strtoll(asked, nullptr, 10) : kMostIdle;
+  return size_t(std::clamp<int64_t>(most, 0, int64_t(1) << 30)) << 20;
+}
 
 class Blocks {
  public:
@@ -35,7 +45,7 @@ class Blocks {
         }
     }
     void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    STD_TORCH_CHECK(at != MAP_FAILED, "guide_fast could not get ", bytes, " bytes of memory");
+    if (at == MAP_FAILED) gf::torch_binding::refuse("guide_fast could not get ", bytes, " bytes of memory");
     madvise(at, bytes, MADV_HUGEPAGE);  // a hint: without huge pages the first use is slower
     std::lock_guard<std::mutex> lock(mutex_);
     used_[at] = bytes;
@@ -51,7 +61,7 @@ class Blocks {
     idle_.push_back({at, used->second});
     idle_bytes_ += used->second;
     used_.erase(used);
-    while (idle_bytes_ > kMostIdle) {  // the oldest first
+    while (idle_bytes_ > most_idle_) {  // the oldest first
       munmap(idle_.front().at, idle_.front().bytes);
       idle_bytes_ -= idle_.front().bytes;
       idle_.pop_front();
@@ -70,6 +80,7 @@ class Blocks {
   std::list<Idle> idle_;
   std::unordered_map<void*, size_t> used_;
   size_t idle_bytes_ = 0;
+  const size_t most_idle_ = idle_bytes();
 };
 
 // never destroyed: a tensor may outlive every static object
@@ -87,8 +98,15 @@ void give_back(void* at) { blocks().give_back(at); }
 
 Tensor empty(int64_t n, int64_t c, int64_t h, int64_t w, bool nhwc) {
   const int64_t sizes[] = {n, c, h, w};
+  int64_t elements = 1;
+  for (const int64_t size : sizes) {
+    if (size < 1 || size > kLargest / elements)
+      gf::torch_binding::refuse("native_empty: a size is ", size, " in [", n, ", ", c, ", ", h, ", ", w,
+                                "]; each is at least 1, all together at most 2^40 elements");
+    elements *= size;
+  }
   const int64_t rows[] = {c * h * w, h * w, w, 1}, pixels[] = {h * w * c, 1, w * c, c};
-  return torch::stable::from_blob(blocks().take(size_t(n * c * h * w) * sizeof(float)), {sizes, 4},
+  return torch::stable::from_blob(blocks().take(size_t(elements) * sizeof(float)), {sizes, 4},
                                   {nhwc ? pixels : rows, 4},
                                   torch::stable::Device(torch::headeronly::DeviceType::CPU),
                                   torch::headeronly::ScalarType::Float, &give_back);

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tensors.h"
+#include "operands.h"
 
 namespace {
 
@@ -13,8 +13,30 @@ using namespace gf::torch_binding;
 // settings. factors: 7 numbers for all tensors, unless factor_table [settings, 7] holds them.
 void step(Tensor table, Tensor chunk_tensor, Tensor chunk_start, int64_t chunk_size, OptionalTensor factor_table,
           std::vector<double> factors) {
-  STD_TORCH_CHECK(table.size(0) == 8 && (factor_table || factors.size() == 7),
-                  "fused_adam takes a table of 8 rows with 7 factors");
+  const Operands operands("native_fused_adam", "table", table, ScalarType::Long);
+  operands.rank("table", table, 2);
+  operands.rank("chunk_tensor", chunk_tensor, 1);
+  operands.tensor("table", table, {8, table.size(1)}, ScalarType::Long);
+  operands.tensor("chunk_tensor", chunk_tensor, {chunk_tensor.size(0)}, ScalarType::Int);
+  operands.tensor("chunk_start", chunk_start, {chunk_tensor.size(0)}, ScalarType::Long);
+  if (factor_table) {
+    operands.rank("factor_table", *factor_table, 2);
+    operands.tensor("factor_table", factor_table, {factor_table->size(0), 7}, ScalarType::Float);
+  } else {
+    operands.want(factors.size() == 7, "factors has ", factors.size(), " entries; it takes 7");
+  }
+  if (table.is_cpu()) {  // the C interface does not know how many tensors, how many settings there are
+    for (int64_t i = 0; i < chunk_tensor.size(0); ++i) {
+      const int32_t tensor = static_cast<const int32_t*>(data(chunk_tensor))[i];
+      operands.want(tensor >= 0 && tensor < table.size(1), "chunk_tensor has tensor ", tensor, "; table has ",
+                    table.size(1));
+    }
+    for (int64_t i = 0; factor_table && i < table.size(1); ++i) {
+      const int64_t setting = static_cast<const int64_t*>(data(table))[7 * table.size(1) + i];
+      operands.want(setting >= 0 && setting < factor_table->size(0), "table has setting ", setting,
+                    "; factor_table has ", factor_table->size(0));
+    }
+  }
   char* row = static_cast<char*>(data(table));
   const int64_t stride = table.size(1) * int64_t(sizeof(int64_t));
   gf_fused_adam a{};

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -19,24 +21,25 @@ namespace gf::torch_binding {
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-inline void check(gf_status status) { STD_TORCH_CHECK(status == GF_OK, gf_last_error()); }
+using torch::headeronly::ScalarType;
 
-inline gf_dtype dtype_of(const Tensor& t) {
-  using torch::headeronly::ScalarType;
-  switch (t.scalar_type()) {
-    case ScalarType::Float: return GF_FLOAT32;
-    case ScalarType::Half: return GF_FLOAT16;
-    case ScalarType::BFloat16: return GF_BFLOAT16;
-    case ScalarType::Double: return GF_FLOAT64;
-    default: STD_TORCH_CHECK(false, "guide_fast takes float32, float16, bfloat16 tensors"); return GF_FLOAT32;
-  }
+// The same text in every place: no file, no line, which STD_TORCH_CHECK puts before a user's sentence.
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+inline void check(gf_status status) {
+  if (status != GF_OK) refuse(gf_last_error());
 }
 
 inline void* data(const Tensor& t) { return t.data_ptr(); }
 inline void* data(const OptionalTensor& t) { return t.has_value() ? t->data_ptr() : nullptr; }
 
 inline void* stream_of(const Tensor& t) {
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch has no CUDA streams");
+  if (aoti_torch_get_current_cuda_stream == nullptr) refuse("this torch has no CUDA streams");
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
   return stream;
@@ -44,7 +47,7 @@ inline void* stream_of(const Tensor& t) {
 
 inline gf_activation activation_of(const std::string& name) {
   if (name == "lrelu") return GF_LRELU;
-  STD_TORCH_CHECK(name == "linear", "activation '", name, "' is not known; use 'lrelu' or 'linear'");
+  if (name != "linear") refuse("activation '", name, "' is not known; use 'lrelu' or 'linear'");
   return GF_LINEAR;
 }
 

@@ -162,15 +162,19 @@ def check_cuda() -> Check:
 def check_native() -> Iterator[Check]:
     """The compiled kernels: under torch, under NumPy, for C++ programs."""
     try:
-        from guide_fast.kernels import _extension
+        from guide_fast.kernels import KernelError, _extension
 
-        reason = _extension.missing()
+        try:
+            reason = _extension.missing()
+        except KernelError as error:  # an environment variable that means nothing
+            yield Check("compiled kernels", "missing", str(error), "nothing runs natively until then")
+            return
     except Exception as error:  # the torch check has said how to repair it
         reason = f"torch does not start ({type(error).__name__})"
     if reason:
         yield Check("compiled kernels", "missing", reason, "PyTorch's own operators run instead, more slowly")
     else:
-        yield judge_native(_extension.instruction_set(), _extension.missing_cuda(), os.environ.get("GUIDE_FAST_ISA"))
+        yield judge_native(_extension.instruction_set(), _extension.missing_cuda())
     try:
         import_module("guide_fast._native")
         yield Check("guide_fast._native", "ok", "kernels without torch, on NumPy arrays")
@@ -182,11 +186,9 @@ def check_native() -> Iterator[Check]:
         yield Check("C++ package", "missing", str(error), "only C++ programs need it")
 
 
-def judge_native(instructions: str, no_cuda: str | None, asked: str | None) -> Check:
-    """What the compiled kernels hold, whether `asked` (GUIDE_FAST_ISA) means something."""
+def judge_native(instructions: str, no_cuda: str | None) -> Check:
+    """What the compiled kernels hold."""
     found = f"{instructions} and CUDA kernels" if no_cuda is None else f"{instructions} kernels; {no_cuda}"
-    if asked not in (None, "base", "v3", "v4"):
-        return Check("compiled kernels", "missing", f"{found}; GUIDE_FAST_ISA={asked}", "set it to base, v3 or v4")
     advice = (
         ""
         if no_cuda is None

@@ -34,6 +34,7 @@ __global__ void backward(gf_bias_act_backward a) {
 }  // namespace
 
 extern "C" GF_API gf_status gf_bias_act_cuda(const gf_bias_act* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_bias_act_cuda"); !verdict.run) return verdict.status;
   const int blocks = gf::blocks_for(a->outer * a->channels * a->inner, kThreads);
   if (blocks == 0) return GF_OK;
   GF_DISPATCH_DTYPE(a->dtype, T, (forward<T><<<blocks, kThreads, 0, cudaStream_t(stream)>>>(*a)));
@@ -41,6 +42,7 @@ extern "C" GF_API gf_status gf_bias_act_cuda(const gf_bias_act* a, void* stream)
 }
 
 extern "C" GF_API gf_status gf_bias_act_backward_cuda(const gf_bias_act_backward* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_bias_act_backward_cuda"); !verdict.run) return verdict.status;
   const int blocks = gf::blocks_for(a->outer * a->channels * a->inner, kThreads);
   if (blocks == 0) return GF_OK;
   GF_DISPATCH_DTYPE(a->dtype, T, (backward<T><<<blocks, kThreads, 0, cudaStream_t(stream)>>>(*a)));

@@ -13,6 +13,7 @@ from guide_fast.kernels._dispatch import Backend
 from guide_fast.kernels._errors import KernelError
 from guide_fast.kernels.bias_act.bias_act_reference import SLOPE, bias_act_reference
 
+RAW = "torch.ops.guide_fast.bias_act"
 ACTIVATIONS = {"linear": 1.0, "lrelu": math.sqrt(2)}  # default gains: unit variance after a leaky ReLU
 
 
@@ -60,14 +61,20 @@ def bias_act(
 def _bias_act(
     x: Tensor, bias: Tensor | None, activation: str, slope: float, gain: float, clamp: float, impl: str
 ) -> Tensor:
-    return BACKENDS[impl].forward(x, bias, activation, slope, gain, clamp)
+    if impl == "triton":
+        _dispatch.check_tensor(RAW, "x", x, (None, None, None, None))
+        _dispatch.check_operands("bias_act", x, {"x": (x, x.shape), "bias": (bias, (x.shape[1],))})
+    return _dispatch.backend("bias_act", impl, x, BACKENDS).forward(x, bias, activation, slope, gain, clamp)
 
 
 @torch.library.custom_op("guide_fast::bias_act_backward", mutates_args=())
 def _bias_act_backward(
     gy: Tensor, y: Tensor, activation: str, slope: float, gain: float, clamp: float, impl: str
 ) -> Tensor:
-    return BACKENDS[impl].backward(gy, y, activation, slope, gain, clamp)
+    if impl == "triton":
+        _dispatch.check_operands("bias_act_backward", y, {"y": (y, y.shape), "gy": (gy, y.shape)})
+        _dispatch.check_alike("bias_act_backward", y, {"gy": gy})
+    return _dispatch.backend("bias_act_backward", impl, gy, BACKENDS).backward(gy, y, activation, slope, gain, clamp)
 
 
 @_bias_act.register_fake

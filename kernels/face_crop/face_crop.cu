@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kThreads) forward(const __grid_constant__ gf_f
 }  // namespace
 
 extern "C" GF_API gf_status gf_face_crop_cuda(const gf_face_crop* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_face_crop_cuda"); !verdict.run) return verdict.status;
   if (a->columns.in > kWidest)
     return gf_fail(GF_INVALID, "face_crop takes images up to %lld columns on a GPU, not %lld; reduce the image first",
                    static_cast<long long>(kWidest), static_cast<long long>(a->columns.in));

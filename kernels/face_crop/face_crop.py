@@ -78,7 +78,9 @@ def _face_crop(
     impl: str,
 ) -> Tensor:
     framing = _framing(box, size, kind, resize_first, order, mean, scale)
-    return BACKENDS[impl].forward(image, framing)
+    _dispatch.check_tensor("torch.ops.guide_fast.face_crop", "image", image, (None, 3, None, None))
+    _dispatch.check_operands("face_crop", image, {"image": (image, image.shape)})
+    return _dispatch.backend("face_crop", impl, image, BACKENDS).forward(image, framing)
 
 
 @torch.library.custom_op("guide_fast::face_crop_backward", mutates_args=())
@@ -96,7 +98,9 @@ def _face_crop_backward(
     impl: str,
 ) -> Tensor:
     framing = _framing(box, size, kind, resize_first, order, mean, scale)
-    return BACKENDS[impl].backward(gy, height, width, framing)
+    _dispatch.check_tensor("torch.ops.guide_fast.face_crop_backward", "gy", gy, (None, 3, size, size))
+    _dispatch.check_operands("face_crop_backward", gy, {"gy": (gy, gy.shape)})
+    return _dispatch.backend("face_crop_backward", impl, gy, BACKENDS).backward(gy, height, width, framing)
 
 
 @_face_crop.register_fake

@@ -198,6 +198,7 @@ gf_status refuses(const gf_feature_distance& a) {
 }  // namespace
 
 extern "C" GF_API gf_status gf_feature_distance_cuda(const gf_feature_distance* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_feature_distance_cuda"); !verdict.run) return verdict.status;
   if (const gf_status status = refuses(*a)) return status;
   const int64_t blocks = gf::feature_blocks(*a);
   const dim3 grid(unsigned(blocks), unsigned(a->batch));
@@ -208,6 +209,7 @@ extern "C" GF_API gf_status gf_feature_distance_cuda(const gf_feature_distance* 
 }
 
 extern "C" GF_API gf_status gf_feature_distance_backward_cuda(const gf_feature_distance* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_feature_distance_backward_cuda"); !verdict.run) return verdict.status;
   if (const gf_status status = refuses(*a)) return status;
   const dim3 grid(unsigned(gf::feature_blocks(*a)), unsigned(a->batch));
   GF_DISPATCH_DTYPE(a->dtype, T, (backward<T><<<grid, kThreads, 0, cudaStream_t(stream)>>>(*a)));

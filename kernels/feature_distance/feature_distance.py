@@ -85,6 +85,27 @@ def _check(a: list[Tensor], b: list[Tensor], weights: Sequence[Tensor | float] |
                 raise KernelError(f"weights[{i}] of {op} is on {w.device} but taps_a on {x.device}; move it there")
 
 
+def _check_taps(op: str, a: list[Tensor], b: list[Tensor], weights: list[Tensor], scales: list[float]) -> None:
+    """What the kernels read without looking."""
+    raw, taps = f"torch.ops.guide_fast.{op}", len(a)
+    if not 1 <= taps <= MOST_TAPS or len(b) != taps or len(scales) != taps or len(weights) not in (0, taps):
+        counts = f"{taps} taps of a, {len(b)} of b, {len(scales)} scales, {len(weights)} weights"
+        raise KernelError(f"{raw} has {counts}; give as many of each, 1 to {MOST_TAPS}, or no weights")
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        _dispatch.check_tensor(raw, f"a[{i}]", x, (len(a[0]), None, None, None))
+        images = 1 if y.ndim == 4 and len(y) == 1 else len(x)
+        operands: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+            f"a[{i}]": (x, x.shape),
+            f"b[{i}]": (y, (images, *x.shape[1:])),
+        }
+        _dispatch.check_operands(op, a[0], operands)
+        _dispatch.check_alike(op, x, {f"b[{i}]": y})
+    for i, w in enumerate(weights):
+        if w.shape != a[i].shape[1:2] or w.dtype != torch.float32 or w.device != a[0].device or not w.is_contiguous():
+            wanted = f"({a[i].shape[1]},) torch.float32 on {a[0].device}, contiguous"
+            raise KernelError(f"weights[{i}] of {raw} is {tuple(w.shape)} {w.dtype} on {w.device}; it takes {wanted}")
+
+
 def _laid_out_as(a: Tensor, b: Tensor) -> Tensor:
     if b.requires_grad and len(b) < len(a):
         b = b.expand(len(a), -1, -1, -1)  # autograd sums over the images
@@ -101,7 +122,8 @@ def _feature_distance(
     eps: float,
     impl: str,
 ) -> Tensor:
-    return BACKENDS[impl].forward(a, b, weights, scales, normalised, eps)
+    _check_taps("feature_distance", a, b, weights, scales)
+    return _dispatch.backend("feature_distance", impl, a[0], BACKENDS).forward(a, b, weights, scales, normalised, eps)
 
 
 @torch.library.custom_op("guide_fast::feature_distance_backward", mutates_args=())
@@ -118,9 +140,17 @@ def _feature_distance_backward(
     impl: str,
 ) -> list[Tensor]:
     """Gradients of a, then of b, those that are needed."""
+    _check_taps("feature_distance_backward", a, b, weights, scales)
+    if gout.shape != a[0].shape[:1] or gout.dtype != torch.float32 or gout.device != a[0].device:
+        raise KernelError(
+            f"gout of torch.ops.guide_fast.feature_distance_backward is {tuple(gout.shape)} {gout.dtype} on "
+            f"{gout.device}; it takes ({len(a[0])},) torch.float32 on {a[0].device}"
+        )
     ga = [_empty_like(tap) for tap in a] if need_a else []
     gb = [_empty_like(tap) for tap in a] if need_b else []
-    BACKENDS[impl].backward(gout, a, b, weights, ga, gb, scales, normalised, eps)
+    _dispatch.backend("feature_distance_backward", impl, a[0], BACKENDS).backward(
+        gout, a, b, weights, ga, gb, scales, normalised, eps
+    )
     return ga + gb
 
 

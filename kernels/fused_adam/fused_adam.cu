@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kThreads) step(const __grid_constant__ gf_fuse
 }  // namespace
 
 extern "C" GF_API gf_status gf_fused_adam_cuda(const gf_fused_adam* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_fused_adam_cuda"); !verdict.run) return verdict.status;
   if (!gf::adam_dtypes_are_known(*a))
     return gf_fail(GF_INVALID, "dtypes %d, %d are not known here; use float32, float16 or bfloat16",
                    int(a->gradient_dtype), int(a->copy_dtype));

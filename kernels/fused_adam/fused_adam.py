@@ -15,6 +15,7 @@ from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 from guide_fast.kernels.fused_adam._table import CHUNK, Table, table_of
 from guide_fast.kernels.fused_adam.fused_adam_reference import fused_adam_reference
 
+GRADIENTS = (torch.float32, *_dispatch.HALVES)
 FACTORS = ("one_minus_beta1", "beta2", "one_minus_beta2", "step_size", "bias2_rsqrt", "eps", "weight_decay")
 
 
@@ -154,6 +155,45 @@ def _check(i: int, param: Tensor, grad: Tensor, m: Tensor, v: Tensor, copy: Tens
             )
 
 
+def _check_raw(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    copies: list[Tensor],
+    copied: list[int],
+    settings: list[int],
+    factors: list[float],
+) -> None:
+    """The kernels get addresses: behind each as many dense elements as the parameter has."""
+    op = "torch.ops.guide_fast.fused_adam"
+    rows, rest = divmod(len(factors), len(FACTORS))
+    if not params or rest or len(settings) != len(params) or not all(0 <= i < rows for i in settings):
+        raise KernelError(
+            f"{op} has {len(params)} params, settings {settings}, {len(factors)} factors; give at least one param, "
+            f"the place of its setting, {len(FACTORS)} factors a setting"
+        )
+    if len(copied) != len(copies) or not all(0 <= i < len(params) for i in copied):
+        raise KernelError(
+            f"{op} has {len(copies)} copies of params {copied}; give the place of each, below {len(params)}"
+        )
+    device = params[0].device
+    groups = {"params": params, "grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "copies": copies}
+    for name, group in groups.items():
+        sizes = [params[i].numel() for i in (copied if name == "copies" else range(len(params)))]
+        if [t.numel() for t in group] != sizes:
+            raise KernelError(
+                f"{name} of {op} have {[t.numel() for t in group]} elements, params {sizes}; give as many"
+            )
+        known = GRADIENTS if name in ("grads", "copies") else (torch.float32,)
+        for i, t in enumerate(group):
+            if t.dtype not in known or t.device != device or _layout(t) is None:
+                raise KernelError(
+                    f"{name}[{i}] of {op} is {_dispatch.name_of(t.dtype)} on {t.device} with strides {t.stride()}; "
+                    f"give {' or '.join(map(_dispatch.name_of, known))} on {device}, dense"
+                )
+
+
 def _layout(t: Tensor) -> torch.memory_format | None:
     if t.is_contiguous():
         return torch.contiguous_format
@@ -178,7 +218,10 @@ def _fused_adam(
     impl: str,
 ) -> None:
     """One launch: `copies` are of params at `copied`, `factors` 7 numbers a setting, `settings` an index a tensor."""
-    BACKENDS[impl].forward(params, grads, exp_avgs, exp_avg_sqs, copies, copied, settings, factors)
+    _check_raw(params, grads, exp_avgs, exp_avg_sqs, copies, copied, settings, factors)
+    _dispatch.backend("fused_adam", impl, params[0], BACKENDS).forward(
+        params, grads, exp_avgs, exp_avg_sqs, copies, copied, settings, factors
+    )
 
 
 @_fused_adam.register_fake

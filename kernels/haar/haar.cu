@@ -180,6 +180,7 @@ bool vectors(const Arguments& a, int channels, const void* first, const void* se
 }  // namespace
 
 extern "C" GF_API gf_status gf_haar_cuda(const gf_haar* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_haar_cuda"); !verdict.run) return verdict.status;
   if (a->n * a->channels * a->h * a->w == 0) return GF_OK;
   GF_DISPATCH_DTYPE(a->dtype, T, {
     if (vectors(*a, kChannels<T>, a->x, a->y))
@@ -191,6 +192,7 @@ extern "C" GF_API gf_status gf_haar_cuda(const gf_haar* a, void* stream) {
 }
 
 extern "C" GF_API gf_status gf_haar_backward_cuda(const gf_haar_backward* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_haar_backward_cuda"); !verdict.run) return verdict.status;
   if (a->n * a->channels * a->h * a->w == 0) return GF_OK;
   gf_status status = GF_OK;
   GF_DISPATCH_DTYPE(a->dtype, T, {

@@ -27,8 +27,7 @@ def haar(
     """
     _dispatch.check_tensor("haar", "x", x, (None, None, None, None))
     _dispatch.check_not_empty("haar", "x", x)
-    if x.shape[1] % 4:
-        raise KernelError(f"x of haar has {x.shape[1]} channels; it takes four bands for each output channel")
+    _check_bands("haar", x)
     if style is not None:
         _dispatch.check_tensor("haar", "style", style, (x.shape[0], x.shape[1]), like=x)
     chosen = _dispatch.choose("haar", impl, x, BACKENDS)
@@ -40,16 +39,43 @@ def haar(
     return torch.ops.guide_fast.haar(_dispatch.dense(x), style, chosen)
 
 
+def _check_bands(op: str, x: Tensor) -> None:
+    if x.shape[1] % 4:
+        raise KernelError(f"x of {op} has {x.shape[1]} channels; it takes four bands for each output channel")
+
+
+def _check_backward(gy: Tensor, x: Tensor | None, style: Tensor | None, nhwc: bool, want_style: bool) -> None:
+    op = "haar_backward"
+    _dispatch.check_tensor(f"torch.ops.guide_fast.{op}", "gy", gy, (None, None, None, None))
+    n, c, h, w = gy.shape
+    if h % 2 or w % 2:
+        raise KernelError(f"gy of torch.ops.guide_fast.{op} is {h} x {w}; both sides are even")
+    if want_style and x is None:
+        raise KernelError(f"x of torch.ops.guide_fast.{op} is None; the gradient of style reads it")
+    operands = {"gy": (gy, gy.shape), "x": (x, (n, 4 * c, h // 2, w // 2)), "style": (style, (n, 4 * c))}
+    _dispatch.check_operands(op, gy, operands)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    for name, t in (("gy", gy), ("x", x)):
+        if t is not None and not t.is_contiguous(memory_format=layout):
+            raise KernelError(f"{name} of torch.ops.guide_fast.{op} has strides {t.stride()} for nhwc={nhwc}")
+
+
 @torch.library.custom_op("guide_fast::haar", mutates_args=())
 def _haar(x: Tensor, style: Tensor | None, impl: str) -> Tensor:
-    return BACKENDS[impl].forward(x, style)
+    if impl == "triton":
+        _dispatch.check_tensor("torch.ops.guide_fast.haar", "x", x, (None, None, None, None))
+        _check_bands("haar", x)
+        _dispatch.check_operands("haar", x, {"x": (x, x.shape), "style": (style, x.shape[:2])})
+    return _dispatch.backend("haar", impl, x, BACKENDS).forward(x, style)
 
 
 @torch.library.custom_op("guide_fast::haar_backward", mutates_args=())
 def _haar_backward(
     gy: Tensor, x: Tensor | None, style: Tensor | None, nhwc: bool, want_x: bool, want_style: bool, impl: str
 ) -> list[Tensor]:
-    return BACKENDS[impl].backward(gy, x, style, nhwc, want_x, want_style)
+    if impl == "triton":
+        _check_backward(gy, x, style, nhwc, want_style)
+    return _dispatch.backend("haar_backward", impl, gy, BACKENDS).backward(gy, x, style, nhwc, want_x, want_style)
 
 
 @_haar.register_fake

@@ -85,6 +85,7 @@ __global__ void total(gf_identity_loss args) {
 }  // namespace
 
 extern "C" GF_API gf_status gf_identity_loss_cuda(const gf_identity_loss* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_identity_loss_cuda"); !verdict.run) return verdict.status;
   if (a->rows == 0 || a->width == 0) return gf_fail(GF_INVALID, "identity_loss has no embeddings to compare");
   if (a->reduce) {
     const int threads = int(a->rows < kWarp ? a->rows : kWarp) * kWarp;

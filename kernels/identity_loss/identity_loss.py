@@ -78,10 +78,15 @@ def _identity_loss(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, then the gradients of a and b for an upstream of 1, [0] where not needed; all float32."""
+    if impl == "triton":
+        _dispatch.check_tensor("torch.ops.guide_fast.identity_loss", "a", a, (None, None))
+        _dispatch.check_operands("identity_loss", a, {"a": (a, a.shape), "b": (b, a.shape)})
     loss = _dispatch.empty(() if reduce else (len(a),), a, dtype=torch.float32)
     da = _dispatch.empty(tuple(a.shape), a, dtype=torch.float32) if need_a else None
     db = _dispatch.empty(tuple(a.shape), a, dtype=torch.float32) if need_b else None
-    BACKENDS[impl].forward(a, b, loss, da, db, kind, normalise, reduce, scale, eps)
+    _dispatch.backend("identity_loss", impl, a, BACKENDS).forward(
+        a, b, loss, da, db, kind, normalise, reduce, scale, eps
+    )
     none = [loss.new_empty(0) for absent in (da, db) if absent is None]
     return loss, none.pop() if da is None else da, none.pop() if db is None else db
 

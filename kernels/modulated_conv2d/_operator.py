@@ -12,47 +12,10 @@ from torch import Tensor
 from guide_fast.kernels import _choice, _dispatch, _extension, _triton
 from guide_fast.kernels._constant import constant
 from guide_fast.kernels._dispatch import Backend
+from guide_fast.kernels.modulated_conv2d._layer import Inputs, Settings, check_backward, check_layer
 from guide_fast.kernels.modulated_conv2d.modulated_conv2d_reference import demodulation, power
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What is no tensor, as the door names it; `clamp` negative for none."""
-
-    up: int
-    demodulate: bool
-    premodulated: bool
-    activation: str
-    slope: float
-    gain: float
-    clamp: float
-
-    @property
-    def lrelu(self) -> bool:
-        """Whether the activation bends."""
-        return self.activation == "lrelu"
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The tensors of a layer, x in NHWC."""
-
-    x: Tensor  # [N, I, H, W]
-    weight: Tensor  # [O, I, k, k]
-    style: Tensor  # [N, I]
-    noise: Tensor | None  # [N or 1, 1, H', W']
-    bias: Tensor | None  # [O]
-
-    def output_shape(self, up: int) -> tuple[int, int, int, int]:
-        """[N, O, H', W']."""
-        n, _, h, w = self.x.shape
-        return n, self.weight.shape[0], up * h, up * w
-
-    def transposed_shape(self) -> tuple[int, int, int, int]:
-        """What the transposed convolution of up = 2 gives: [N, O, 2H + k - 2, 2W + k - 2]."""
-        n, _, h, w = self.x.shape
-        k = self.weight.shape[2]
-        return n, self.weight.shape[0], 2 * h + k - 2, 2 * w + k - 2
+__all__ = ["BACKENDS", "Inputs", "Pieces", "Settings", "demodulate", "fastest"]
 
 
 @dataclass
@@ -85,7 +48,11 @@ def _modulated_conv2d(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
-    return BACKENDS[impl].forward(Inputs(x, weight, style, noise, bias), next_style, settings)
+    if impl in ("triton", "dense"):
+        check_layer("modulated_conv2d", x, weight, style, noise, bias, next_style, up)
+    return _dispatch.backend("modulated_conv2d", impl, x, BACKENDS).forward(
+        Inputs(x, weight, style, noise, bias), next_style, settings
+    )
 
 
 @torch.library.custom_op("guide_fast::modulated_conv2d_backward", mutates_args=())
@@ -110,7 +77,12 @@ def _modulated_conv2d_backward(
 ) -> list[Tensor]:
     settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
     inputs = Inputs(x, weight, style, noise, bias)
-    pieces = BACKENDS[impl].backward(gy, y, demod, inputs, settings, needs)
+    if impl != "cuda":
+        check_layer("modulated_conv2d_backward", x, weight, style, noise, bias, None, up)
+        check_backward("modulated_conv2d_backward", gy, y, demod, inputs, settings, needs)
+    pieces = _dispatch.backend("modulated_conv2d_backward", impl, x, BACKENDS).backward(
+        gy, y, demod, inputs, settings, needs
+    )
     return _finish(pieces, inputs, demod, settings, needs)
 
 

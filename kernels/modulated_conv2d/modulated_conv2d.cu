@@ -298,12 +298,14 @@ gf_status run_backward(const gf_modulated_conv2d_backward& a, cudaStream_t strea
 }  // namespace
 
 extern "C" GF_API gf_status gf_modulated_conv2d_weight_cuda(const gf_modulated_conv2d_weight* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_modulated_conv2d_weight_cuda"); !verdict.run) return verdict.status;
   const int blocks = gf::blocks_for(a->in_channels * a->out_channels, kBlock);
   GF_DISPATCH_DTYPE(a->dtype, T, (weight_layout<T><<<blocks, kBlock, 0, cudaStream_t(stream)>>>(*a)));
   return gf::launched("modulated_conv2d_weight");
 }
 
 extern "C" GF_API gf_status gf_modulated_conv2d_cuda(const gf_modulated_conv2d* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_modulated_conv2d_cuda"); !verdict.run) return verdict.status;
   if ((a->kernel != 1 && a->kernel != 3) || (a->up != 1 && a->up != 2))
     return gf_fail(GF_INVALID, "kernel %d with up %d is not known; use 1 or 3, 1 or 2", a->kernel, a->up);
   GF_DISPATCH_DTYPE(a->dtype, T, return run_forward<T>(*a, cudaStream_t(stream)));
@@ -311,6 +313,7 @@ extern "C" GF_API gf_status gf_modulated_conv2d_cuda(const gf_modulated_conv2d* 
 }
 
 extern "C" GF_API gf_status gf_modulated_conv2d_backward_cuda(const gf_modulated_conv2d_backward* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_modulated_conv2d_backward_cuda"); !verdict.run) return verdict.status;
   if ((a->kernel != 1 && a->kernel != 3) || (a->up != 1 && a->up != 2))
     return gf_fail(GF_INVALID, "kernel %d with up %d is not known; use 1 or 3, 1 or 2", a->kernel, a->up);
   GF_DISPATCH_DTYPE(a->dtype, T, return run_backward<T>(*a, cudaStream_t(stream)));

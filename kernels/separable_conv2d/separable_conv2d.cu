@@ -73,6 +73,7 @@ void forward(const gf_separable_conv2d& a, cudaStream_t stream) {
 }  // namespace gf
 
 extern "C" GF_API gf_status gf_separable_conv2d_cuda(const gf_separable_conv2d* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_separable_conv2d_cuda"); !verdict.run) return verdict.status;
   if (a->n * a->h * a->w * a->outputs == 0) return GF_OK;
   if (a->haar_style) {  // through memory: the window of a block would repeat most of the wavelet
     gf::Scratch u(a->n * a->inputs * a->h * a->w * gf::size_of(a->dtype), cudaStream_t(stream));

@@ -106,6 +106,12 @@ def _check(
         _dispatch.check_tensor(OP, "next_style", next_style, (n, outputs), like=x)
 
 
+def _check_dense(op: str, *tensors: Tensor | None) -> None:
+    for t in tensors:
+        if t is not None and not t.is_contiguous():
+            raise KernelError(f"a tensor {tuple(t.shape)} of torch.ops.guide_fast.{op} is not contiguous; make it so")
+
+
 @torch.library.custom_op("guide_fast::separable_conv2d", mutates_args=())
 def _separable_conv2d(
     x: Tensor,
@@ -122,7 +128,11 @@ def _separable_conv2d(
     clamp: float,
     impl: str,
 ) -> Tensor:
-    return BACKENDS[impl].forward(
+    if impl == "triton":
+        _dispatch.check_operands(OP, x, {"x": (x, x.shape), "pointwise": (pointwise, pointwise.shape)})
+        _check(x, depthwise, pointwise, style, haar_style, noise, bias, next_style)
+        _check_dense(OP, haar_style, depthwise, pointwise, style, noise, bias, next_style)
+    return _dispatch.backend("separable_conv2d", impl, x, BACKENDS).forward(
         x, haar_style, depthwise, pointwise, style, noise, bias, next_style, activation, slope, gain, clamp
     )
 
@@ -144,7 +154,16 @@ def _separable_conv2d_backward(
     clamp: float,
     impl: str,
 ) -> list[Tensor]:
-    return BACKENDS[impl].backward(
+    if impl == "triton":
+        _check(x, depthwise, pointwise, style, haar_style, None, None, None)
+        _check_dense(f"{OP}_backward", haar_style, depthwise, pointwise, style)
+        n, up = x.shape[0], 1 if haar_style is None else 2
+        shape = (n, pointwise.shape[0], up * x.shape[2], up * x.shape[3])
+        _dispatch.check_operands(f"{OP}_backward", x, {"x": (x, x.shape), "y": (y, shape), "gy": (gy, shape)})
+        _dispatch.check_alike(f"{OP}_backward", x, {"y": y, "gy": gy})
+        if noise_n not in (1, n) or len(wanted) != 7:
+            raise KernelError(f"{OP}_backward has noise_n={noise_n}, {len(wanted)} wanted; give 1 or {n}, 7")
+    return _dispatch.backend("separable_conv2d_backward", impl, x, BACKENDS).backward(
         gy, y, x, haar_style, depthwise, pointwise, style, noise_n, wanted, activation, slope, gain, clamp
     )
 

@@ -285,6 +285,7 @@ gf_status backward(const gf_separable_conv2d_backward& a, cudaStream_t stream) {
 }  // namespace gf
 
 extern "C" GF_API gf_status gf_separable_conv2d_backward_cuda(const gf_separable_conv2d_backward* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_separable_conv2d_backward_cuda"); !verdict.run) return verdict.status;
   if (a->n * a->h * a->w * a->outputs == 0) return GF_OK;
   if (a->haar_style) {  // through memory, as in the forward pass
     const int64_t bytes = a->n * a->inputs * a->h * a->w * gf::size_of(a->dtype);

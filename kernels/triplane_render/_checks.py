@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -67,6 +69,62 @@ def quantiles(
     wanted = (n, r, s) if values.ndim == 3 else (n, r, s, 1) if values.ndim == 4 else (n * r, s)
     _check(planes, name, values, wanted, position=True)
     return values.to(work).reshape(shape).contiguous()
+
+
+def check_raw(
+    op: str,
+    planes: Tensor,  # [N, 3, H, W, C]
+    origins: Tensor,
+    directions: Tensor,
+    decoder: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    """What a Triton kernel reads without looking; every tensor but planes contiguous."""
+    raw, (w1, b1, w2, b2) = f"torch.ops.guide_fast.{op}", decoder
+    _dispatch.check_tensor(raw, "planes", planes, (None, 3, None, None, 32))
+    if planes.stride(-1) != 1:
+        raise KernelError(f"planes of {raw} has strides {planes.stride()}; the channels of a texel lie together")
+    sizes = {"w1": (w1, (64, 32)), "b1": (b1, (64,)), "w2": (w2, (33, 64)), "b2": (b2, (33,))}
+    _dispatch.check_operands(op, planes, sizes)
+    _dispatch.check_tensor(raw, "origins", origins, (planes.shape[0], None, 3))
+    _check_floats(op, planes, {"origins": (origins, origins.shape), "directions": (directions, origins.shape)})
+
+
+def check_positions(
+    op: str,
+    origins: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor | None,
+    u: Tensor | None,
+    coarse: int,
+    fine: int,
+) -> None:
+    """Limits [N, R], jitter [N, R, coarse], u [N, R, fine] of the raw operator."""
+    n, r, _ = origins.shape
+    named = {"near": (near, (n, r)), "far": (far, (n, r)), "jitter": (jitter, (n, r, coarse)), "u": (u, (n, r, fine))}
+    _check_floats(op, origins, named)
+
+
+def check_gradients(
+    op: str, planes: Tensor, origins: Tensor, gfeatures: Tensor, gdepth: Tensor, gtotal: Tensor, depths: Tensor
+) -> None:
+    """What comes into the backward pass of the raw operator."""
+    n, r, _ = origins.shape
+    _dispatch.check_operands(op, planes, {"gfeatures": (gfeatures, (n, r, 32))})
+    named = {"gdepth": (gdepth, (n, r)), "gtotal": (gtotal, (n, r)), "depths": (depths, (n, r, depths.shape[-1]))}
+    _check_floats(op, planes, named)
+
+
+def _check_floats(op: str, planes: Tensor, named: Mapping[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    for name, (t, shape) in named.items():
+        if t is None:
+            continue
+        same = t.shape == shape and t.dtype == torch.float32 and t.device == planes.device
+        if not same or not t.is_contiguous():
+            raise KernelError(
+                f"{name} of torch.ops.guide_fast.{op} is {tuple(t.shape)} {_dispatch.name_of(t.dtype)} on {t.device}; "
+                f"it takes {tuple(shape)} float32 on {planes.device}, contiguous"
+            )
 
 
 def _limit(planes: Tensor, name: str, value: float | Tensor, shape: tuple[int, int], work: torch.dtype) -> Tensor:

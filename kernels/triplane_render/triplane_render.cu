@@ -256,6 +256,7 @@ gf_status choose_backward(const gf_triplane_render_backward& a, cudaStream_t str
 }  // namespace
 
 extern "C" GF_API gf_status gf_triplane_render_cuda(const gf_triplane_render* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_triplane_render_cuda"); !verdict.run) return verdict.status;
   const gf_status status = check_render(*a);
   const int64_t rays = a->scene.batch * a->scene.rays;
   if (status != GF_OK || rays == 0) return status;
@@ -267,6 +268,7 @@ extern "C" GF_API gf_status gf_triplane_render_cuda(const gf_triplane_render* a,
 }
 
 extern "C" GF_API gf_status gf_triplane_render_backward_cuda(const gf_triplane_render_backward* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_triplane_render_backward_cuda"); !verdict.run) return verdict.status;
   gf_status status = check_scene(a->scene, a->samples);
   if (status == GF_OK && !a->gplanes && !a->fixed && !a->largest && !a->partials)
     status = gf_fail(GF_INVALID, "no gradient is asked for; give gplanes, fixed, largest or partials");

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from guide_fast.kernels import _dispatch
 from guide_fast.kernels._dispatch import Backend
-from guide_fast.kernels._errors import ImplementationUnavailable
+from guide_fast.kernels._errors import ImplementationUnavailable, KernelError
 from guide_fast.kernels.triplane_render._checks import (
     check_decoder,
+    check_gradients,
     check_planes,
+    check_positions,
+    check_raw,
     check_rays,
     check_sampling,
     quantiles,
@@ -118,6 +121,13 @@ def _unsupported(planes: Tensor, decoder: Decoder, samples: int) -> str | None:
     return None
 
 
+def _check_samples(samples: int) -> None:
+    if not 2 <= samples <= MOST_SAMPLES:
+        raise KernelError(
+            f"a ray has {samples} samples; torch.ops.guide_fast.triplane_render takes 2 to {MOST_SAMPLES}"
+        )
+
+
 @torch.library.custom_op("guide_fast::triplane_render", mutates_args=())
 def _triplane_render(
     planes: Tensor,  # [N, 3, H, W, C]
@@ -139,8 +149,13 @@ def _triplane_render(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     decoder = (w1, b1, w2, b2)
+    if impl == "triton":
+        check_raw("triplane_render", planes, origins, directions, decoder)
+        _check_samples(coarse + fine)
+        check_sampling(box_warp, coarse, fine)
+        check_positions("triplane_render", origins, near, far, jitter, u, coarse, fine)
     outputs = _outputs(planes, origins, w2, coarse + fine, _dispatch.empty)
-    BACKENDS[impl].forward(
+    _dispatch.backend("triplane_render", impl, planes, BACKENDS).forward(
         planes, origins, directions, near, far, decoder, jitter, u, box_warp, coarse, fine, white_back, *outputs
     )
     return outputs
@@ -166,7 +181,11 @@ def _triplane_render_backward(
     wants_decoder: bool,
     impl: str,
 ) -> tuple[Tensor, Tensor]:
-    gplanes, partials = BACKENDS[impl].backward(
+    if impl == "triton":
+        check_raw("triplane_render_backward", planes, origins, directions, (w1, b1, w2, b2))
+        _check_samples(depths.shape[-1])
+        check_gradients("triplane_render_backward", planes, origins, gfeatures, gdepth, gtotal, depths)
+    gplanes, partials = _dispatch.backend("triplane_render_backward", impl, planes, BACKENDS).backward(
         gfeatures,
         gdepth,
         gtotal,

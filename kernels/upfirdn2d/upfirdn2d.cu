@@ -151,6 +151,7 @@ void planes(const gf_upfirdn2d& a, cudaStream_t stream) {
 }  // namespace
 
 extern "C" GF_API gf_status gf_upfirdn2d_cuda(const gf_upfirdn2d* a, void* stream) {
+  if (const gf::Verdict verdict = gf::judge(a, "gf_upfirdn2d_cuda"); !verdict.run) return verdict.status;
   if (const gf_status status = gf::check_upfirdn2d(*a); status != GF_OK) return status;
   if (a->n * a->c == 0) return GF_OK;
   GF_DISPATCH_DTYPE(a->dtype, T, a->nhwc ? pixels<T>(*a, cudaStream_t(stream)) : planes<T>(*a, cudaStream_t(stream)));

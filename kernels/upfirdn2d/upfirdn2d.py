@@ -222,7 +222,19 @@ def _upfirdn2d(
     top: int,
     impl: str,
 ) -> Tensor:
-    return BACKENDS[impl].forward(x, f, out_h, out_w, up_x, up_y, down_x, down_y, left, top)
+    if impl == "triton":
+        op = "torch.ops.guide_fast.upfirdn2d"
+        _dispatch.check_tensor(op, "x", x, (None, None, None, None))
+        _dispatch.check_tensor(op, "f", f, (None, None))
+        _dispatch.check_operands("upfirdn2d", x, {"x": (x, x.shape)})
+        if f.device != x.device or f.dtype != torch.float32:
+            raise KernelError(f"f of {op} is {f.dtype} on {f.device}; give float32 on {x.device}")
+        if min(out_h, out_w, up_x, up_y, down_x, down_y, *x.shape, *f.shape) < 1:
+            sizes = (out_h, out_w, up_x, up_y, down_x, down_y)
+            raise KernelError(f"{op} has sizes, factors {sizes} for x {tuple(x.shape)}; each is at least 1")
+    return _dispatch.backend("upfirdn2d", impl, x, BACKENDS).forward(
+        x, f, out_h, out_w, up_x, up_y, down_x, down_y, left, top
+    )
 
 
 @_upfirdn2d.register_fake

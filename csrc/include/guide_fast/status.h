@@ -18,6 +18,9 @@ typedef enum { GF_OK = 0, GF_INVALID = 1, GF_UNSUPPORTED = 2, GF_CUDA_ERROR = 3 
 typedef enum { GF_FLOAT32 = 0, GF_FLOAT16 = 1, GF_BFLOAT16 = 2, GF_FLOAT64 = 3 } gf_dtype;
 typedef enum { GF_LINEAR = 0, GF_LRELU = 1 } gf_activation;
 
+/* Every launcher returns GF_INVALID for a NULL it needs, a size below zero, a size of zero beside the batch; for an empty
+   batch it returns GF_OK, having written nothing. */
+
 /* One sentence about the last failure in this thread; valid until the next one. */
 GF_API const char* gf_last_error(void);
 /* Stores a message, returns `status`. */

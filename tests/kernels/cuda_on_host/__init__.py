@@ -38,6 +38,7 @@ def build(*ops: str, folder: Path, code: str) -> ctypes.CDLL:
     folders = [folder, HERE, ROOT / "csrc" / "common", ROOT / "csrc" / "include", *(ROOT / "kernels").iterdir()]
     includes = [f"-I{path}" for path in folders if path.is_dir()]
     command = ["c++", "-std=c++20", "-O1", "-fPIC", "-shared", "-include", "cuda_runtime.h", *includes]
+    sources.append(ROOT / "csrc" / "common" / "arguments.cpp")
     command += [*map(str, sources), str(folder / "test.cpp"), "-o", str(folder / "on_host.so")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -282,6 +282,7 @@ def test_full_size_layer_matches_the_reference(
 
 def test_fused_next_style_refuses_a_recorded_gradient() -> None:
     x, weight, style, noise, bias = inputs(Shape(1, 3, 2, 2, 3, 3, 1), torch.float32, contract.DEVICE)
+    x = x.contiguous(memory_format=torch.channels_last)
     following = torch.ones(1, 2, device=x.device)
     settings = (1, True, False, "lrelu", 0.2, 1.5, -1.0, "triton")
     with pytest.raises(RuntimeError, match="inference"):

@@ -89,6 +89,7 @@ def operators(library: ctypes.CDLL) -> SimpleNamespace:
 def emulated(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     """impl="cuda" runs on the host."""
     monkeypatch.setattr(_dispatch, "_refuses", lambda impl, x, backends: None)
+    monkeypatch.setattr(_dispatch, "_misplaced", lambda impl, x: None)
     fake = SimpleNamespace(ops=SimpleNamespace(guide_fast=operators(library)), float32=torch.float32)
     monkeypatch.setattr(_native, "torch", fake)
 
