@@ -12,9 +12,8 @@ from torch import Tensor
 
 from guide_fast import kernels
 
-NATIVE = (
-    "native_"  # operators of the compiled library that write into what they are given; a custom one stands above each
-)
+# Operators of the compiled library, which write into what they are given; a custom one stands above each.
+NATIVE = "native_"
 Sample = tuple[Any, ...]
 
 
@@ -32,9 +31,9 @@ RESAMPLE = (8, 9, 2, 2, 1, 1, 2, 1, "cpu")
 
 
 def bias_act_backward() -> Iterator[Sample]:
-    gy = normal(2, 5, 7, 3)
-    for y in (normal(2, 5, 7, 3, seed=1), normal(2, 5, 7, 3).contiguous(memory_format=torch.channels_last)):
-        yield gy.to(memory_format=torch.preserve_format), y, *ACTIVATION, "cpu"
+    for layout in (torch.contiguous_format, torch.channels_last):
+        gy, y = (normal(2, 5, 7, 3, seed=seed).contiguous(memory_format=layout) for seed in (0, 1))
+        yield gy, y, *ACTIVATION, "cpu"
 
 
 def haar_backward() -> Iterator[Sample]:
@@ -47,7 +46,8 @@ def haar_backward() -> Iterator[Sample]:
 def modulated_conv2d() -> Iterator[Sample]:
     for up in (1, 2):
         noise = leaf(2, 1, 3 * up, 4 * up, seed=3)
-        tensors = (leaf(2, 5, 3, 4), leaf(6, 5, 3, 3, seed=1), leaf(2, 5, seed=2), noise, leaf(6, seed=4), None)
+        x = normal(2, 5, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+        tensors = (x, leaf(6, 5, 3, 3, seed=1), leaf(2, 5, seed=2), noise, leaf(6, seed=4), None)
         yield *tensors, up, True, False, *ACTIVATION, "cpu"
 
 
@@ -57,7 +57,8 @@ def modulated_conv2d_backward() -> Iterator[Sample]:
         y, demod = (t.detach() for t in torch.ops.guide_fast.modulated_conv2d(*sample))
         plain = [t.detach() for t in tensors]
         for needs in ([True] * 5, [True, False, True, False, True]):
-            yield normal(*y.shape), y, demod, *plain, up, demodulate, premodulated, *tail, needs, "cpu"
+            gy = normal(*y.shape).contiguous(memory_format=torch.channels_last)
+            yield gy, y, demod, *plain, up, demodulate, premodulated, *tail, needs, "cpu"
 
 
 def separable_conv2d() -> Iterator[Sample]:

@@ -43,7 +43,7 @@ def tensors(op: str) -> list[tuple[str, int | None]]:
     for name, value in CALLS[op]().items():
         if isinstance(value, Tensor):
             found.append((name, None))
-        elif isinstance(value, list) and isinstance(value[0], Tensor):
+        elif isinstance(value, list) and value and isinstance(value[0], Tensor):
             found += [(name, i) for i in range(len(value))]
     return found
 

@@ -166,7 +166,7 @@ def test_operator_keeps_torch_library_rules() -> None:
     settings = [0] * len(params)
     operator = torch.ops.guide_fast.fused_adam
     torch.library.opcheck(operator, (params, grads, m, v, copies, [*range(len(params))], settings, factors, "cpu"))
-    torch.library.opcheck(operator, (params, grads, m, v, copies[:1], [2], [0, 1, 0, 1], factors * 2, "cpu"))
+    torch.library.opcheck(operator, (params, grads, m, v, copies[2:3], [2], [0, 1, 0, 1], factors * 2, "cpu"))
 
 
 @pytest.mark.parametrize(
