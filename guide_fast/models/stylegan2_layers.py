@@ -83,7 +83,12 @@ class StyledConv(nn.Module):
     ) -> None:
         super().__init__()
         self.modulation = Modulation(w_dim, inputs, gain=1 / math.sqrt(w_dim))
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        # in memory as the convolution reads it, so that no call copies it; a saved file has it as it is published
+        if up == 1:
+            weight = torch.empty(outputs, inputs, 3, 3, memory_format=torch.channels_last)
+        else:
+            weight = torch.empty(inputs, outputs, 3, 3, memory_format=torch.channels_last).transpose(0, 1)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(outputs))
         self.up, self.clamp, self.use_noise = up, clamp, use_noise
         if use_noise:
