@@ -32,7 +32,7 @@ def load(name: str) -> MobileStyleGAN | StyleGAN2:
     if not Path(name).is_file():
         raise UsageError(
             f"unknown generator {name!r}; choose one of {', '.join(GENERATORS)}, "
-            f"or give a file made by `guide-fast apply`"
+            f"or give a file made by `guide-fast convert` or `guide-fast apply`"
         )
     tensors, metadata = read_safetensors(Path(name), _KIND)
     generator = from_tensors(tensors, metadata["config"])

@@ -135,3 +135,14 @@ def test_generator_comes_back_from_its_file_with_deltas_and_label(tmp_path: Path
     again = pipeline.load_generator(tmp_path / "g.safetensors", label=2, deltas=[result.delta])
     assert weights_sha256(again) == result.delta.result_sha256
     assert Latent(result.source.w, again.name, "seed:777").w.shape == (8, 16)
+
+
+def test_converted_file_loads_as_the_published_generator(shared: Path, tmp_path: Path) -> None:
+    from guide_fast.cli.app import main
+
+    source, target = shared / "fixtures" / "stylegan2_64.pkl", tmp_path / "g.safetensors"
+    assert main(["convert", str(source), str(target)]) == 0
+    generator = pipeline.load_generator(target)
+    assert isinstance(generator, StyleGAN2)
+    loading.save(generator, tmp_path / "again.safetensors")
+    assert weights_sha256(pipeline.load_generator(tmp_path / "again.safetensors")) == weights_sha256(generator)
