@@ -7,6 +7,7 @@ from typing import Any
 
 from guide_fast.errors import IntegrityError, RefusedError, UsageError
 from guide_fast.models.published._records import Persistent, TensorRecord, child, plain, state_of
+from guide_fast.models.published._settings import check_eg3d
 from guide_fast.models.published._stylegan2 import (
     PUBLISHED_CHANNEL_BASE,
     PUBLISHED_CHANNEL_MAX,
@@ -41,7 +42,7 @@ def eg3d_config(generator: Persistent, name: str) -> dict[str, Any]:
     if not isinstance(rendering, dict):
         raise IntegrityError("the EG3D checkpoint lacks its rendering_kwargs; get the file again")
     planes = stylegan2_config(backbone, name)
-    return {
+    config = {
         "family": "eg3d",
         "name": name,
         "z_dim": planes["z_dim"],
@@ -54,6 +55,8 @@ def eg3d_config(generator: Persistent, name: str) -> dict[str, Any]:
         "decoder": _decoder(decoder, rendering),
         "rendering": rendering,
     }
+    check_eg3d(config)
+    return config
 
 
 def eg3d_shapes(config: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> Shapes:
