@@ -184,7 +184,10 @@ def _is_safetensors(data: bytearray) -> bool:
 
 def _converted(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A file that `guide-fast convert` wrote, held against its own settings."""
-    tensors, metadata = read_safetensors(path, "generator")
+    try:
+        tensors, metadata = read_safetensors(path, "generator")
+    except RecursionError:
+        raise IntegrityError(f"{path} has settings nested without end; restore it from a good copy") from None
     config = metadata.get("config") if isinstance(metadata, dict) else None
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     if isinstance(config, dict) and config.get("family") == "stylegan2":

@@ -26,7 +26,7 @@ import torch
 from hypothesis import strategies as st
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 from published_files import eg3d_module, named, small_rosinality, stylegan2_module, text, write_pickle
 
 from guide_fast.artifacts import write_safetensors

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from guide_fast.errors import IntegrityError, RefusedError
+from guide_fast.models.published._records import shown
 
 _WIDEST = 1 << 16  # features, channels, latent sizes
 _LARGEST = 1024  # px
+_LONGEST_NAME = 255
 _RENDERING = ("depth_resolution", "depth_resolution_importance", "ray_start", "ray_end", "box_warp", "clamp_mode")
 # key -> least, most
 _STYLEGAN2 = {
@@ -38,6 +40,7 @@ _DECODER = {"features": (1, _WIDEST), "outputs": (1, _WIDEST), "hidden": (1, _WI
 
 def check_stylegan2(config: Mapping[str, Any]) -> None:
     """Raise IntegrityError for a setting that is missing or out of range, RefusedError for one of no known network."""
+    _name(config)
     _whole(config, _STYLEGAN2)
     mapping = _object(config, "mapping")
     _whole(mapping, _MAPPING)
@@ -47,27 +50,28 @@ def check_stylegan2(config: Mapping[str, Any]) -> None:
     if config["num_fp16_res"] > resolution.bit_length() - 3:
         raise IntegrityError(f"num_fp16_res is {config['num_fp16_res']}, more than {resolution} px have blocks")
     if clamp is not None and not (_is_number(clamp) and clamp > 0):
-        raise IntegrityError(f"conv_clamp is {str(clamp)[:40]!r}; a positive number or none is expected")
+        raise IntegrityError(f"conv_clamp is {shown(clamp)}; a positive number or none is expected")
     if config.get("architecture") not in ("skip", "resnet", "orig"):
-        raise RefusedError(f"architecture {str(config.get('architecture'))[:40]!r} is not skip, resnet or orig")
+        raise RefusedError(f"architecture {shown(config.get('architecture'))} is not skip, resnet or orig")
     if type(config.get("use_noise")) is not bool:
-        raise IntegrityError(f"use_noise is {str(config.get('use_noise'))[:40]!r}; yes or no is expected")
+        raise IntegrityError(f"use_noise is {shown(config.get('use_noise'))}; yes or no is expected")
     for values in (config, mapping):
         if values.get("activation") != "lrelu":
-            raise RefusedError(f"activation {str(values.get('activation'))[:40]!r} is not 'lrelu', the published one")
+            raise RefusedError(f"activation {shown(values.get('activation'))} is not 'lrelu', the published one")
     if config.get("resample_filter") != [1, 3, 3, 1]:
         raise RefusedError("the generator resamples with another filter than the published [1, 3, 3, 1]")
     rate = mapping.get("lr_multiplier")
     if not (_is_number(rate) and rate > 0):
-        raise IntegrityError(f"lr_multiplier is {str(rate)[:40]!r}; a positive number is expected")
+        raise IntegrityError(f"lr_multiplier is {shown(rate)}; a positive number is expected")
     if not (_is_number(beta) and 0 <= beta <= 1):
-        raise IntegrityError(f"w_avg_beta is {str(beta)[:40]!r}; a number from 0 to 1 is expected")
+        raise IntegrityError(f"w_avg_beta is {shown(beta)}; a number from 0 to 1 is expected")
 
 
 def check_eg3d(config: Mapping[str, Any]) -> None:
     """Raise as `check_stylegan2` for the backbone, with the parts that only EG3D has."""
     backbone, large = _object(config, "backbone"), _object(config, "super_resolution")
     decoder, rendering = _object(config, "decoder"), _object(config, "rendering")
+    _name(config)
     check_stylegan2(backbone)
     sizes = ("z_dim", "c_dim", "w_dim")
     if any(config.get(key) != backbone[key] for key in sizes):
@@ -83,7 +87,7 @@ def check_eg3d(config: Mapping[str, Any]) -> None:
         raise IntegrityError("the super-resolution makes another size than the generator; get the file again")
     rate = decoder.get("lr_multiplier")
     if not (_is_number(rate) and rate > 0):
-        raise IntegrityError(f"the decoder's lr_multiplier is {str(rate)[:40]!r}; a positive number is expected")
+        raise IntegrityError(f"the decoder's lr_multiplier is {shown(rate)}; a positive number is expected")
     missing = [key for key in _RENDERING if key not in rendering]
     if missing:
         raise IntegrityError(f"the checkpoint's rendering_kwargs lack {', '.join(missing)}; get the file again")
@@ -110,9 +114,15 @@ def _whole(values: Mapping[str, Any], ranges: Mapping[str, tuple[int, int]]) -> 
         value = values.get(key)
         if type(value) is not int or not least <= value <= most:
             raise IntegrityError(
-                f"the checkpoint's {key} is {str(value)[:40]!r}; a whole number from {least} to {most} is expected"
+                f"the checkpoint's {key} is {shown(value)}; a whole number from {least} to {most} is expected"
             )
 
 
-def _is_number(value: object) -> bool:
+def _name(config: Mapping[str, Any]) -> None:
+    name = config.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME:
+        raise IntegrityError(f"the generator's name is {shown(name)}; up to {_LONGEST_NAME} letters are expected")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,9 +15,9 @@ _PUBLISHED_BETA = 0.998  # of training's moving average; no image depends on it
 _MOST_LAYERS = 64
 
 
-def is_stylegan2(sizes: Sizes) -> bool:
+def is_stylegan2(names: Mapping[str, Any]) -> bool:
     """Whether the names are those of a StyleGAN2-ADA generator."""
-    return "synthesis.b4.const" in sizes and "mapping.fc0.weight" in sizes
+    return "synthesis.b4.const" in names and "mapping.fc0.weight" in names
 
 
 def state_dict_config(sizes: Sizes, given: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from guide_fast.models.published._records import (
     child,
     module_tensors,
     plain,
+    shown,
     state_of,
 )
 from guide_fast.models.published._settings import check_stylegan2
@@ -201,9 +202,7 @@ def _common(modules: list[Module], attribute: str) -> Any:
 def _whole(module: Module, attribute: str, least: int, most: int) -> int:
     value = state_of(module).get(attribute)
     if type(value) is not int or not least <= value <= most:
-        raise IntegrityError(
-            f"the checkpoint's {attribute} is {str(value)[:40]!r}; whole numbers {least}..{most} are known"
-        )
+        raise IntegrityError(f"the checkpoint's {attribute} is {shown(value)}; whole numbers {least}..{most} are known")
     return value
 
 
