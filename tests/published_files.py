@@ -206,3 +206,9 @@ def small_rosinality(w: int = 4, channels: int = 3) -> dict[str, Any]:
     for i, pixels in enumerate((4, 8, 8)):
         state[f"noises.noise_{i}"] = randn(1, 1, pixels, pixels)
     return {"g_ema": state, "latent_avg": randn(w)}
+
+
+def saved(value: Any, path: Path, *, zipped: bool = True) -> Path:
+    """`value` in a torch file, of the older form where `zipped` is False."""
+    torch.save(value, path, _use_new_zipfile_serialization=zipped)
+    return path

@@ -1,4 +1,4 @@
-"""StyleGAN2 as the StyleGAN2-ADA and StyleGAN3 repositories publish it: settings from records, held against shapes."""
+"""StyleGAN2 as its PyTorch repositories publish it: settings from records, held against shapes."""
 
 from __future__ import annotations
 
