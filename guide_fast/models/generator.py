@@ -16,6 +16,8 @@ class Rendering:
     image: Tensor  # [N, 3, R, R] in [-1, 1] (values may overshoot slightly)
     features: Tensor  # [N, C, H, W], the last synthesis features before RGB
     planes: Tensor | None = None  # [N, 96, 256, 256] for tri-plane generators
+    image_raw: Tensor | None = None  # [N, 3, r, r] in [-1, 1], what a 3D generator renders before super-resolution
+    depth: Tensor | None = None  # [N, 1, r, r], distance from its camera
 
 
 @runtime_checkable
