@@ -65,8 +65,9 @@ class Cameras:
     ) -> Tensor:
         """Labels [..., 25] of cameras turned by `yaw`, `pitch` (radians, broadcast against each other).
 
-        Positive yaw moves the camera towards +x (to its right), negative pitch moves it up. `radius`, `fov` (degrees) default to the
-        generator's own. As published, the cosine of the polar angle goes evenly with pitch: -0.2 are -0.1277 rad of it.
+        Positive yaw moves the camera towards +x (to its right), negative pitch moves it up. `radius`, `fov` (degrees)
+        default to the generator's own. As published, the cosine of the polar angle goes evenly with pitch: -0.2 are
+        -0.1277 rad of it.
         """
         turned, tilted = torch.broadcast_tensors(_angles(yaw), _angles(pitch))
         distance = self.radius if radius is None else float(radius)
@@ -134,9 +135,11 @@ def rays(
     fx, fy, cx, cy, skew = (matrix[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))
     across = (x - cx + cy * skew / fy - skew * y / fy) / fx  # [N, R^2], at depth 1
     along = (y - cy) / fy
-    points = torch.stack((across, along, torch.ones_like(across)), -1)
-    directions = _unit(points @ pose[:, :3, :3].mT)
-    return pose[:, None, :3, 3].expand_as(directions).contiguous(), directions
+    points = torch.stack((across, along, torch.ones_like(across), torch.ones_like(across)), -1)
+    origins = pose[:, None, :3, 3]
+    # through the world and back: its rounding is what published weights were rendered with
+    directions = _unit((pose @ points.mT).mT[..., :3] - origins)
+    return origins.expand_as(directions).contiguous(), directions
 
 
 def _angles(value: float | Sequence[float] | Tensor) -> Tensor:
