@@ -21,6 +21,7 @@ def invert(
         typer.Option(help="The latent file to write (.safetensors).", show_default="out/<photo>/latent.safetensors"),
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    label: options.Label = None,
     delta: options.EarlierDeltas = None,
     face: options.Face = None,
     aligned: options.Aligned = False,
@@ -50,7 +51,7 @@ def invert(
         from guide_fast import pipeline
 
         latent = pipeline.invert_photo(
-            pipeline.load_generator(generator, deltas=deltas, progress=output.progress),
+            pipeline.load_generator(generator, label=label, deltas=deltas, progress=output.progress),
             photo,
             face=face,
             aligned=aligned,

@@ -53,6 +53,10 @@ GeneratorName = Annotated[
     str,
     typer.Option("--generator", help="A known generator, or a generator file written by `apply`.", metavar="NAME|FILE"),
 ]
+Label = Annotated[
+    int | None,
+    typer.Option(help="The class whose people a class-conditional generator makes.", metavar="INT", show_default=False),
+]
 EarlierDeltas = Annotated[
     list[Path] | None,
     typer.Option("--delta", help="A delta to apply first; repeat in order.", show_default=False),

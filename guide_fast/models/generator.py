@@ -24,7 +24,8 @@ class Rendering:
 class Generator(Protocol):
     """A pretrained face generator; deterministic for given inputs.
 
-    `layers` names what may be updated, coarse to fine; `layer_parameters(name)` are that layer's tensors.
+    `layers` names what may be updated, coarse to fine: "<part>.modulation" maps a style vector to channel scales,
+    "<part>.convolution" is the rest of that part. A conditional generator maps z without c by its own label.
     """
 
     name: str
@@ -33,8 +34,12 @@ class Generator(Protocol):
     z_dim: int
     img_resolution: int
     layers: tuple[str, ...]
-    w_mean: Tensor  # [D]
     lineage: tuple[str, ...]  # sha256 of the deltas applied, in order
+
+    @property
+    def w_mean(self) -> Tensor:
+        """Mean style vector [D]."""
+        ...
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -63,6 +68,18 @@ class Generator(Protocol):
         resolution: int | None = None,
     ) -> Rendering:
         """Image with features from ONE pass."""
+        ...
+
+    def seen_layers(self, resolution: int) -> tuple[str, ...]:
+        """The layers on which an image of `resolution` px depends; raises UsageError where there can be none."""
+        ...
+
+    def slot(self, layer: str) -> int:
+        """Index in ws of the style vector that `layer` reads."""
+        ...
+
+    def layer_module(self, layer: str) -> nn.Module:
+        """What holds a layer's parameters; its `modulation`, where it has one, is a `models.modulation.Modulation`."""
         ...
 
     def layer_parameters(self, layer: str) -> dict[str, nn.Parameter]:

@@ -94,7 +94,9 @@ class StyleGAN2(nn.Module):
         if c is not None:
             self._check_label(c, len(ws))
         resolution = self.img_resolution if resolution is None else resolution
-        self._check_resolution(resolution)
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
         if noise not in NOISES:
             raise UsageError(f"noise={noise!r} is not known to {self.name}; choose one of {', '.join(NOISES)}")
         if noise == "random" and random is None:
@@ -107,7 +109,9 @@ class StyleGAN2(nn.Module):
 
     def seen_layers(self, resolution: int) -> tuple[str, ...]:
         """The layers on which an image of `resolution` px depends; raises UsageError where there is no such image."""
-        self._check_resolution(resolution)
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise UsageError(f"ltu.resolution = {resolution} is no output of {self.name}; choose one of {known}")
         return tuple(layer for layer in self.layers if int(layer.split(".")[0][1:]) <= resolution)
 
     def slot(self, layer: str) -> int:
@@ -150,7 +154,7 @@ class StyleGAN2(nn.Module):
         if self.label is None:
             raise UsageError(
                 f"{self.name} is conditional on a label of {self.c_dim} numbers; give c [N, {self.c_dim}], or load it "
-                f"with a label (0 to {self.c_dim - 1})"
+                f"with label= (--label) from 0 to {self.c_dim - 1}"
             )
         return self.label.to(z).expand(len(z), -1)
 
@@ -159,11 +163,6 @@ class StyleGAN2(nn.Module):
             raise UsageError(f"{self.name} takes no conditioning label; leave c out")
         if c.shape != (count, self.c_dim):
             raise UsageError(f"c has shape {tuple(c.shape)}; {self.name} takes [{count}, {self.c_dim}]")
-
-    def _check_resolution(self, resolution: int) -> None:
-        if resolution not in self.resolutions:
-            known = ", ".join(map(str, self.resolutions))
-            raise UsageError(f"{self.name} has no {resolution} px output; it renders at {known}")
 
     def _part(self, layer: str) -> str:
         if layer not in self.layers:
