@@ -12,6 +12,7 @@ the resident memory of a process that holds its inputs.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -128,6 +129,7 @@ def work(name: str, threads: int, rays: int) -> int:
     for run in contender(name, threads, 4).values():
         run()  # libraries, threads
     runs = contender(name, threads, rays)
+    ctypes.CDLL(None).malloc_trim(0)  # what making the inputs left behind
     before = _status("VmRSS")
     for line in sys.stdin:
         what, _, rest = line.strip().partition(" ")

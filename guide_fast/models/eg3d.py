@@ -12,12 +12,21 @@ from guide_fast.errors import UsageError
 from guide_fast.models.cameras import LABEL, Cameras
 from guide_fast.models.generator import Rendering
 from guide_fast.models.stylegan2 import load_published, mapping_from, synthesis_from
-from guide_fast.models.stylegan2_layers import NOISES
+from guide_fast.models.stylegan2_layers import NOISES, Mapping, Synthesis
 from guide_fast.models.super_resolution import SuperResolution
 from guide_fast.models.volume_rendering import Decoder, VolumeRenderer
 
 FAMILY = "eg3d"
 SMALLEST = 32  # px of a raw image that still shows a face
+
+
+class Backbone(nn.Module):
+    """The StyleGAN2 that makes planes, under the published names of its two networks."""
+
+    def __init__(self, mapping: Mapping, synthesis: Synthesis) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self.synthesis = synthesis
 
 
 class EG3D(nn.Module):
@@ -46,9 +55,7 @@ class EG3D(nn.Module):
         self.renderer = VolumeRenderer.from_rendering(self.name, rendering)
         # as published, a checkpoint that does not say is not conditioned
         self.c_scale = 0.0 if rendering.get("c_gen_conditioning_zero") else float(rendering.get("c_scale", 0.0))
-        self.backbone = nn.Module()  # the published names, nothing else
-        self.backbone.mapping = mapping_from(backbone)
-        self.backbone.synthesis = synthesis_from(backbone, img_channels=3 * decoder["features"])
+        self.backbone = Backbone(mapping_from(backbone), synthesis_from(backbone, img_channels=3 * decoder["features"]))
         self.decoder = Decoder(
             decoder["features"], decoder["hidden"], decoder["outputs"], lr_multiplier=decoder["lr_multiplier"]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class Decoder(nn.Module):
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w1 [K, C], b1 [K], w2 [1 + O, K], b2 [1 + O] with the learning-rate gains folded in."""
-        first, second = self.net["0"], self.net["2"]
+        first, second = (cast(Dense, self.net[layer]) for layer in ("0", "2"))
         return (
             first.weight * first.gain,
             first.bias * first.lr,
