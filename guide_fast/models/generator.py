@@ -8,6 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from guide_fast.models.cameras import Cameras
+from guide_fast.models.framing import ffhq_framed
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -18,6 +21,16 @@ class Rendering:
     planes: Tensor | None = None  # [N, 96, 256, 256] for tri-plane generators
     image_raw: Tensor | None = None  # [N, 3, r, r] in [-1, 1], what a 3D generator renders before super-resolution
     depth: Tensor | None = None  # [N, 1, r, r], distance from its camera
+
+    @property
+    def compared(self) -> Tensor:
+        """The paper's F, which unlearning compares: planes where there are any, else the features."""
+        return self.features if self.planes is None else self.planes
+
+    @property
+    def framed(self) -> Tensor:
+        """The image as frozen networks expect it: in FFHQ's framing, to which EG3D's is moved."""
+        return self.image if self.planes is None else ffhq_framed(self.image)
 
 
 @runtime_checkable
@@ -47,7 +60,7 @@ class Generator(Protocol):
         ...
 
     @property
-    def cameras(self) -> object | None:
+    def cameras(self) -> Cameras | None:
         """3D generators describe their cameras here."""
         ...
 
