@@ -9,6 +9,7 @@ WIDEN = tl.constexpr(0.001)
 LEAK = tl.constexpr(1e-10)
 FLOOR = tl.constexpr(0.01)
 SMALLEST = tl.constexpr(1e-5)
+EMPTY = tl.constexpr(2.0**-25)
 
 
 @triton.jit
@@ -28,9 +29,9 @@ def exact_softplus(x):
 
 @triton.jit
 def opacity(x):
-    """1 - e^-x for x >= 0, in steps of the last place of 1, as published: zero where e^-x rounds to 1."""
+    """1 - e^-x for x >= 0, to its last place where it is small; zero where e^-x rounds to 1 in fp32."""
     series = x * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
-    return 1.0 - tl.where(x < 0.1, 1.0 - series, tl.exp(-x))
+    return tl.where(x < EMPTY, 0.0, tl.where(x < 0.1, series, 1.0 - tl.exp(-x)))
 
 
 @triton.jit

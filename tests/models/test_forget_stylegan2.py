@@ -107,7 +107,9 @@ def test_default_resolution_that_a_small_generator_lacks_is_refused(kind: str, g
 
 
 def test_conditional_generator_without_a_label_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"conditional on a label of 3 numbers; .* load it with label= \(--label\) from 0 to 2"):
+    with pytest.raises(
+        UsageError, match=r"conditional on a label of 3 numbers; .* load it with label= \(--label\) from 0 to 2"
+    ):
         pipeline.forget(tiny_stylegan2(c_dim=3), seed=777, config=config_for("conditional"))
 
 
