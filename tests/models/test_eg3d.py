@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from tiny import seeded
-from tiny_eg3d import tiny_config, tiny_eg3d
+from tiny_eg3d import tiny_eg3d
 from torch import Tensor
 
-from bench.baselines.grid_sample_render import grid_sample_render
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.kernels import triplane_render
 from guide_fast.models.cameras import rays
@@ -141,44 +140,6 @@ def test_low_resolution_is_the_raw_image_of_that_size(tiny: EG3D) -> None:
     assert low.planes is not None and high.planes is not None and torch.equal(low.planes, high.planes)
 
 
-@pytest.mark.parametrize("kind", ["2X", "4X", "8X", "8XDC"])
-@torch.no_grad()
-def test_every_super_resolution_is_its_reference(kind: str) -> None:
-    generator = tiny_eg3d(kind)
-    ws = latents(generator)
-    fast = generator.synthesis(ws, neural_rendering_resolution=16)
-    generator.impl = "reference"
-    plain = generator.synthesis(ws, neural_rendering_resolution=16)
-    assert fast.image.shape == (1, 3, generator.img_resolution, generator.img_resolution)
-    assert_near(fast.image, plain.image)
-    assert fast.depth is not None and plain.depth is not None
-    assert fast.depth.shape == (1, 1, 16, 16)
-
-
-@torch.no_grad()
-def test_raw_image_is_that_of_every_sample_in_memory(tiny: EG3D) -> None:
-    ws, c = latents(tiny), tiny.cameras.orbit(0.2, -0.1)[None]
-    found = tiny.synthesis(ws, c, resolution=32)
-    assert found.planes is not None
-    origins, directions = rays(c, 32)
-    planes = found.planes.unflatten(1, (3, -1))
-    options = {"start": 2.25, "end": 3.3, "coarse": 8, "fine": 8}
-    wanted = grid_sample_render(planes, origins, directions, tiny.decoder.weights(), **options)
-    assert_near(found.features, wanted.mT.reshape(1, 32, 32, 32))
-
-
-def test_gradients_to_planes_are_the_references(tiny: EG3D) -> None:
-    planes = tiny.synthesis(latents(tiny), resolution=32).planes
-    assert planes is not None
-    label, gy = tiny.cameras.frontal[None], seeded(1, 32, 16, 16, seed=5)
-    found = []
-    for impl in ("auto", "reference"):
-        leaf = planes.clone().requires_grad_()
-        features, depth = tiny.renderer.render(leaf.unflatten(1, (3, -1)), tiny.decoder, label, 16, impl=impl)
-        found += torch.autograd.grad((features * gy).sum() + depth.sum(), leaf)
-    assert_near(found[0], found[1], 1e-4)
-
-
 @pytest.mark.parametrize("resolution", [32, 128])
 def test_gradients_to_ws_are_the_references(resolution: int) -> None:
     generator = tiny_eg3d()
@@ -250,38 +211,6 @@ def test_people_of_a_batch_do_not_meet(tiny: EG3D) -> None:
     for i in range(2):
         alone = tiny.synthesis(ws[i : i + 1], c[i : i + 1], resolution=32)
         assert_near(alone.image, together.image[i : i + 1])
-
-
-@pytest.mark.parametrize("white_back", [False, True])
-def test_rays_limited_by_the_box_see_the_same_inside(white_back: bool) -> None:
-    options = {"depth_resolution": 48, "depth_resolution_importance": 48, "white_back": white_back}
-    fixed, box = tiny_eg3d(**options), tiny_eg3d(**options, ray_start="auto", ray_end="auto")
-    ws = latents(fixed)
-    with torch.no_grad():
-        a, b = fixed.synthesis(ws, resolution=32).image, box.synthesis(ws, resolution=32).image
-    assert (a - b).abs().mean() < 0.1 * a.std()
-    assert not torch.equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("rendering", "message"),
-    [
-        ({"clamp_mode": "relu"}, "clamp_mode='relu'"),
-        ({"disparity_space_sampling": True}, "disparity_space_sampling=True"),
-        ({"density_noise": 0.5}, "noise of 0.5"),
-        ({"ray_start": "auto"}, "both or none"),
-    ],
-)
-def test_options_of_no_published_generator_are_refused(rendering: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        EG3D(tiny_config(**rendering))
-
-
-def test_unknown_super_resolution_is_refused() -> None:
-    config = tiny_config()
-    config["super_resolution"]["kind"] = "16X"
-    with pytest.raises(UsageError, match="2X, 4X, 8X, 8XDC"):
-        EG3D(config)
 
 
 @pytest.mark.parametrize("c", [torch.zeros(24), torch.zeros(3, 25), torch.zeros(1, 1, 25)])
