@@ -106,6 +106,9 @@ def evaluate(
         "fd_pre": frechet_distance(population.embeddings["perceptual"], features),
         "fd_pre_n": config.fd_images,
     }
+    if base.cameras is not None:
+        views = _over_views(base, forgotten, source.w, judge, base.cameras.evaluation)
+        metrics |= {"forgotten_person_views": views, "forgotten_person_over_views": sum(views) / len(views)}
     if third is not None:
         metrics["third_opinion"] = _third_opinion(third, population, before, after, kept, config)
     return Evaluation(metrics, _pairs(near, before, after, bystanders, population, kept))
@@ -179,6 +182,20 @@ def _check(base: Generator, forgotten: Generator, source: Latent, config: Evalua
 
 def _similarity(network: IdentityNetwork, role: str, before: Observation, after: Observation) -> Tensor:
     return network.similarity(before.embeddings[role], after.embeddings[role])
+
+
+def _over_views(
+    base: Generator, forgotten: Generator, w_u: Tensor, judge: IdentityNetwork, cameras: Tensor
+) -> list[float]:
+    """The judge's similarity of the person before to after from each camera [V, C]: the paper's ID, before its mean."""
+    found = []
+    w_u = w_u.to(base.w_mean)[None]
+    for camera in cameras:
+        one: dict[str, Network] = {"judge": judge}
+        settings: dict[str, Any] = {"camera": camera, "batch": 1, "thumbnail": SMALL, "tick": lambda: None}
+        before, after = (observe(generator, w_u, one, **settings) for generator in (base, forgotten))
+        found.append(float(_similarity(judge, "judge", before, after)))
+    return found
 
 
 def _third_opinion(

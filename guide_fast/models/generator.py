@@ -8,6 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from guide_fast.models.cameras import Cameras
+from guide_fast.models.framing import ffhq_framed
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -16,6 +19,18 @@ class Rendering:
     image: Tensor  # [N, 3, R, R] in [-1, 1] (values may overshoot slightly)
     features: Tensor  # [N, C, H, W], the last synthesis features before RGB
     planes: Tensor | None = None  # [N, 96, 256, 256] for tri-plane generators
+    image_raw: Tensor | None = None  # [N, 3, r, r] in [-1, 1], what a 3D generator renders before super-resolution
+    depth: Tensor | None = None  # [N, 1, r, r], distance from its camera
+
+    @property
+    def compared(self) -> Tensor:
+        """The paper's F, which unlearning compares: planes where there are any, else the features."""
+        return self.features if self.planes is None else self.planes
+
+    @property
+    def framed(self) -> Tensor:
+        """The image as frozen networks expect it: in FFHQ's framing, to which EG3D's is moved."""
+        return self.image if self.planes is None else ffhq_framed(self.image)
 
 
 @runtime_checkable
@@ -45,7 +60,7 @@ class Generator(Protocol):
         ...
 
     @property
-    def cameras(self) -> object | None:
+    def cameras(self) -> Cameras | None:
         """3D generators describe their cameras here."""
         ...
 

@@ -10,16 +10,22 @@ from torch import Tensor, nn
 
 from guide_fast.artifacts import read_safetensors, write_safetensors
 from guide_fast.errors import UsageError
+from guide_fast.models import eg3d
+from guide_fast.models.eg3d import EG3D
 from guide_fast.models.memory import keep_freed_memory
 from guide_fast.models.mobile_stylegan import ASSET_NAME, MobileStyleGAN
 from guide_fast.models.stylegan2 import FAMILY, StyleGAN2
 
 GENERATORS = (ASSET_NAME,)
-FAMILIES: dict[str, type[MobileStyleGAN] | type[StyleGAN2]] = {"mobilestylegan": MobileStyleGAN, FAMILY: StyleGAN2}
+FAMILIES: dict[str, type[MobileStyleGAN] | type[StyleGAN2] | type[EG3D]] = {
+    "mobilestylegan": MobileStyleGAN,
+    FAMILY: StyleGAN2,
+    eg3d.FAMILY: EG3D,
+}
 _KIND = "generator"
 
 
-def load(name: str) -> MobileStyleGAN | StyleGAN2:
+def load(name: str) -> MobileStyleGAN | StyleGAN2 | EG3D:
     """The pinned generator called `name`, or the one in a file that `save` wrote; frozen, on the CPU.
 
     Raises UsageError for a name that is neither; whatever `guide_fast.assets.load` raises passes through.
@@ -44,7 +50,7 @@ def load(name: str) -> MobileStyleGAN | StyleGAN2:
     return generator
 
 
-def from_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> MobileStyleGAN | StyleGAN2:
+def from_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> MobileStyleGAN | StyleGAN2 | EG3D:
     """The generator whose family `config` names; raises UsageError for an unknown one, else as the family does."""
     family = config.get("family", "mobilestylegan")
     if family not in FAMILIES:
