@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -159,7 +160,7 @@ def eg3d_module(kind: str = "SuperresolutionHybrid8XDC", *, w: int = 8, features
         "superresolution": module(kind, {}, blocks, _init_kwargs=kept),
         "decoder": module("OSGDecoder", {}, {"net": net}),
     }
-    options = {"neural_rendering_resolution": 4, "rendering_kwargs": RENDERING}
+    options = {"neural_rendering_resolution": 4, "rendering_kwargs": copy.deepcopy(RENDERING)}
     return module("TriPlaneGenerator", {}, children, img_resolution=16, **options)
 
 

@@ -2,14 +2,15 @@
 
     python tests/models/fuzz_checkpoint.py --seconds 600
 
-Mutates bytes and pickle operations of made checkpoints, of published ones where `--fixtures` names a folder of them.
-Prints one JSON object; ends with 1 at the first finding, keeping the input that led to it.
+Mutates bytes, pickle operations, recorded attributes of made checkpoints, of published ones where `--fixtures` names a
+folder of them. Prints one JSON object; ends with 1 at the first finding, keeping the input that led to it.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import io
 import json
 import pickletools
@@ -20,6 +21,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import torch
@@ -27,7 +29,7 @@ from hypothesis import strategies as st
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-from published_files import eg3d_module, named, small_rosinality, stylegan2_module, text, write_pickle
+from published_files import eg3d_module, module, named, small_rosinality, stylegan2_module, text, write_pickle
 
 from guide_fast.artifacts import write_safetensors
 from guide_fast.errors import GuideFastError
@@ -144,9 +146,51 @@ def _mutated_bytes(draw: st.DrawFn, data: bytes) -> bytes:
     return data
 
 
+ODD: list[Any] = [
+    *(None, True, -1, 0, 1, 3, 10**9, 2**70, 0.5, 1e308, float("nan"), float("inf"), "", "x", "x" * 5000, b"x", set()),
+    *((), [], {}, [[]], {"a": 1}, {1: 2}, ("a", ("b",)), {"_modules": {}}, torch.zeros(0), torch.zeros(2, 3)),
+    *(torch.arange(4), torch.full((8,), float("nan")), torch.zeros(1).expand(64), module("Odd"), torch.Size([2])),
+]
+
+
+UNREAD = ("type", "version", "module_src", "training")
+
+
+def _places(value: Any, found: list[tuple[dict[Any, Any], Any]]) -> list[tuple[dict[Any, Any], Any]]:
+    """Every (dict, key) below `value`."""
+    value = getattr(value, "meta", value)
+    if isinstance(value, dict):
+        for key in value:
+            found.append((value, key))
+            _places(value[key], found)
+    return found
+
+
+def _mutated_values(draw: st.DrawFn, path: Path) -> bytes:
+    """A persistent generator some of whose attributes are others, or gone, or called otherwise."""
+    made = {"G_ema": draw(st.sampled_from((eg3d_module, stylegan2_module)))()}
+    for _ in range(draw(st.integers(1, 3))):
+        places = _places(made, [])
+        names = sorted({name for _, name in places if name not in UNREAD}, key=str)
+        if not names:
+            break
+        key = draw(st.sampled_from(names))  # by name first: there are many weights, but one channel_base
+        values = draw(st.sampled_from([values for values, name in places if name == key]))
+        kind = draw(st.sampled_from(("value", "value", "value", "gone", "name")))
+        if kind == "value":
+            values[key] = copy.deepcopy(draw(st.sampled_from(ODD)))  # the next one may change what is in it
+        elif key in values:
+            value = values.pop(key)
+            if kind == "name":
+                values[draw(st.sampled_from(("synthesis", "b8", "0", "", 7, "weight", "x" * 2000)))] = value
+    return write_pickle(made, path).read_bytes()
+
+
 @st.composite
-def inputs(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+def inputs(draw: st.DrawFn, seeds: list[bytes], scratch: Path) -> bytes:
     """A mutated seed."""
+    if draw(st.sampled_from((True, False, False))):
+        return _mutated_values(draw, scratch)
     data = draw(st.sampled_from(seeds))
     if draw(st.booleans()):
         if data[:2] == b"PK":
@@ -215,7 +259,7 @@ def main() -> int:
                 database=None,
                 phases=[hypothesis.Phase.generate],
                 suppress_health_check=list(hypothesis.HealthCheck),
-            )(hypothesis.seed(options.seed * 1_000_003 + run)(hypothesis.given(inputs(seeds))(check)))
+            )(hypothesis.seed(options.seed * 1_000_003 + run)(hypothesis.given(inputs(seeds, folder / "made"))(check)))
             try:
                 one_batch()
             except BaseException:
