@@ -34,7 +34,7 @@ def test_pool3_equals_the_transcription_with_its_gradient(
         answers.append(y.detach())
         gradients.append(gradient)
     assert answers[0].shape == (1, 2048)
-    for (expected, found), tolerance in ((answers, 1e-5), (gradients, 1e-2)):
+    for (expected, found), tolerance in ((answers, 5e-5), (gradients, 1e-2)):
         assert expected.std() > 1e-3 * expected.abs().max()
         # rounding puts a few of millions of activations on the other side of a kink, which moves a gradient
         assert (found - expected).norm() <= tolerance * expected.norm()

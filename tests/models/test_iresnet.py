@@ -47,7 +47,7 @@ def test_network_equals_the_transcription_with_its_gradient(
         (gradient,) = torch.autograd.grad((y * direction).sum(), x)
         answers.append(y.detach())
         gradients.append(gradient)
-    for (expected, found), tolerance in ((answers, 1e-5), (gradients, 1e-2)):
+    for (expected, found), tolerance in ((answers, 5e-5), (gradients, 1e-2)):
         assert expected.std() > 1e-3
         # rounding puts a few of millions of activations on the other side of a kink, which moves a gradient
         assert (found - expected).norm() <= tolerance * expected.norm()
