@@ -226,14 +226,15 @@ def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise GuideFastError(
             f"{known.name} ({known.role}) has to be brought by you, and is not in {home()}; run {known.how}"
         )
+    again = f"run {known.how} again, or remove the file"
     try:
         tensors, metadata = read_safetensors(served, _KIND)
     except UsageError as error:
-        raise IntegrityError(f"{error}; run {known.how}") from None
+        raise IntegrityError(f"{error}; {again}") from None
     if not isinstance(metadata, dict) or metadata.get("name") != known.name or metadata.get("format") != FORMAT:
-        raise IntegrityError(f"{served} was written by another version or for another network; run {known.how}")
+        raise IntegrityError(f"{served} was written by another version or for another network; {again}")
     if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
-        raise IntegrityError(f"{served} has other bytes than were added; run {known.how}")
+        raise IntegrityError(f"{served} has other bytes than were added; {again}")
     return tensors, metadata
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from published_networks import FIDInception, randomised
 from torch import Tensor
 
+from guide_fast import brought
+from guide_fast.artifacts import weights_sha256
 from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.models.perceptual import load_perceptual
 from guide_fast.models.perceptual.inception import NAME, InceptionV3, convert, shapes
 
 
@@ -46,6 +50,18 @@ def test_taps_are_those_of_pytorch_fid(network: InceptionV3, smooth_images: Call
     assert [tuple(tap.shape[1:]) for tap in taps] == [(64, 25, 25), (192, 11, 11), (768, 5, 5), (2048, 2, 2)]
     with pytest.raises(UsageError, match=r"75 px or more, not \[74, 74\]; give size=299"):
         network.features(torch.zeros(1, 3, 74, 74), size=None)
+
+
+def test_added_file_gives_the_same_network(
+    network: InceptionV3, published: FIDInception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "home"))
+    file = tmp_path / "pt_inception.pth"
+    torch.save(published.state_dict(), file)
+    brought.add(NAME, [file])
+    loaded = load_perceptual(NAME)
+    assert weights_sha256(loaded) == weights_sha256(network)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_every_published_tensor_but_the_classifier_is_read(published: FIDInception) -> None:

@@ -116,6 +116,12 @@ def test_unknown_depth_is_refused_with_the_known_ones(state: State) -> None:
         convert("arcface-ir50", state)
 
 
+@pytest.mark.parametrize("number", ["x", "²", "9" * 5000])
+def test_names_that_are_no_blocks_do_not_count(state: State, number: str) -> None:
+    tensors, _ = convert("arcface-ir50", state | {f"body.{number}.weight": torch.zeros(1)})
+    assert len([name for name in tensors if name.endswith(".slope")]) == 1 + 24
+
+
 def test_another_network_is_not_taken_for_one() -> None:
     with pytest.raises(UsageError, match=r"no IR network \(it starts with 'conv1.weight'\)"):
         convert("arcface-ir50", {"conv1.weight": torch.zeros(1)})

@@ -170,9 +170,8 @@ def recognise(state: Mapping[str, Tensor]) -> Architecture:
             f"the file holds no IR network (it starts with {first!r}); give a state dict with input_layer, "
             "body.N.res_layer, output_layer, as InsightFace_Pytorch or CurricularFace publish it"
         )
-    count = 1 + max(
-        int(name.split(".")[1]) for name in state if name.startswith("body.") and name.split(".")[1].isdigit()
-    )
+    numbers = (name.split(".")[1] for name in state if name.startswith("body."))
+    count = 1 + max(int(number) for number in numbers if number.isdecimal() and len(number) < 5)
     excited = "body.0.res_layer.5.fc1.weight" in state
     for architecture in ARCHITECTURES:
         if (sum(architecture.units), architecture.excited) == (count, excited):
