@@ -65,6 +65,15 @@ def test_images_are_resampled_to_256_px_unless_told_otherwise(
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_saved_lpips_model_has_both_halves(backbones: dict[str, nn.Module]) -> None:
+    state = published("lpips-vgg16", backbones)
+    whole = {name.replace("features.", "net.slice1."): value for name, value in state.items()}
+    whole |= {"scaling_layer.shift": torch.zeros(1, 3, 1, 1)}
+    expected, found = convert("lpips-vgg16", state)[0], convert("lpips-vgg16", whole)[0]
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_half_of_the_weights_says_which_half_is_missing(backbones: dict[str, nn.Module]) -> None:
     with pytest.raises(UsageError, match=r"LPIPS' linear heads .* is in neither; add vgg.pth of LPIPS v0.1 as well"):
         convert("lpips-vgg16", backbones["lpips-vgg16"].state_dict())

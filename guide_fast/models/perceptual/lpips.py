@@ -5,6 +5,7 @@ Source: arXiv 1801.03924, version 0.1 of its weights.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -138,10 +139,12 @@ class LPIPS(PerceptualNetwork):
 def convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Torchvision's `features.N` with LPIPS' `linN.model.1.weight` -> fp32 tensors, config.
 
-    `name` is one of `NETWORKS`. Raises UsageError when one of the two is absent, or of the other network,
-    IntegrityError when a tensor is missing or has another shape.
+    A whole LPIPS model that was saved has both, the features as `net.sliceS.N`. `name` is one of `NETWORKS`. Raises
+    UsageError when one of the two is absent, or of the other network, IntegrityError when a tensor is missing or has
+    another shape.
     """
     backbone = NETWORKS[name]
+    state = {re.sub(r"^net\.slice\d\.", "features.", key): value for key, value in state.items()}
     for first, what, file in (
         ("features.0.weight", f"torchvision's {backbone.title}", "the state dict of torchvision"),
         ("lin0.model.1.weight", "LPIPS' linear heads", f"{'vgg' if backbone is VGG16 else 'alex'}.pth of LPIPS v0.1"),
