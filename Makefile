@@ -20,7 +20,7 @@ NPM_FOLDER := .cache/npm
 INSTALL_NATIVE = $(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e . && touch $(VENV)/.native
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native demo test lint gpu wheel wheel-check example sanitize clean
+.PHONY: help setup native demo test fuzz lint gpu wheel wheel-check example sanitize clean
 
 NATIVE_SOURCES := setup.py $(shell find csrc kernels -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name 'CMakeLists.txt' -o -name '*.in')
 
@@ -37,6 +37,10 @@ demo: setup  ## forget the person of the demonstration photo
 
 test: setup  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+FUZZ_SECONDS ?= 600
+fuzz: setup  ## mutate checkpoints for FUZZ_SECONDS; anything but a generator or a clean error is a finding
+	OMP_NUM_THREADS=1 $(BIN)/python tests/models/fuzz_checkpoint.py --seconds $(FUZZ_SECONDS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

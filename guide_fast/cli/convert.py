@@ -39,7 +39,7 @@ def convert(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn a published checkpoint into a generator file, running nothing inside it; settings go to a .json beside it."""
+    """Turn a published checkpoint into a generator file with its settings beside it; nothing inside is run."""
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} has to end in .safetensors; name it {out.with_suffix('.safetensors')}")
     described = out.with_suffix(".json")

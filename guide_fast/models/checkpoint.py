@@ -17,7 +17,14 @@ from torch import Tensor
 
 from guide_fast.artifacts import read_safetensors
 from guide_fast.errors import IntegrityError, UsageError
-from guide_fast.models.published import _eg3d, _rosinality, _state_dict, _stylegan2, _torch_file
+from guide_fast.models.published import (
+    _eg3d,
+    _rosinality,
+    _settings,
+    _state_dict,
+    _stylegan2,
+    _torch_file,
+)
 from guide_fast.models.published._records import (
     Budget,
     Persistent,
@@ -127,9 +134,13 @@ def _from_persistent(generator: Persistent, name: str, budget: Budget) -> Built:
             "(EG3D) are known"
         )
     _stylegan2.check_shapes(shapes, wanted)
-    tensors = materialised(records, budget)
+    return _checked(materialised(records, budget)), config, kind
+
+
+def _checked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    _settings.check_numbers(tensors)
     _stylegan2.check_filters(tensors)
-    return tensors, config, kind
+    return tensors
 
 
 def _from_state_dict(records: dict[str, TensorRecord], root: dict[str, Any], path: Path, budget: Budget) -> Built:
@@ -141,23 +152,16 @@ def _from_state_dict(records: dict[str, TensorRecord], root: dict[str, Any], pat
         tensors = materialised(records, budget)
         tensors = _rosinality.converted(tensors, tensors.pop("latent_avg", None))
         config, kind = _rosinality.rosinality_config(tensors, path.stem), "rosinality state dict"
-    elif _state_dict.is_stylegan2(records):
-        sizes = {key: record.size for key, record in records.items()}
-        config, kind = (
-            _state_dict.state_dict_config(sizes, _settings_beside(path), path.stem),
-            "StyleGAN2-ADA state dict",
-        )
+        sizes = {key: tuple(value.shape) for key, value in tensors.items()}
         _stylegan2.check_shapes(sizes, _stylegan2.stylegan2_shapes(config))
-        tensors = materialised(records, budget)
-    else:
-        raise UsageError(
-            f"{path} is a state dict of another network (it starts with {next(iter(records))[:60]!r}); give a {_FORMATS}"
-        )
-    _stylegan2.check_shapes(
-        {key: tuple(value.shape) for key, value in tensors.items()}, _stylegan2.stylegan2_shapes(config)
-    )
-    _stylegan2.check_filters(tensors)
-    return tensors, config, kind
+        return _checked(tensors), config, kind
+    if _state_dict.is_stylegan2(records):
+        sizes = {key: record.size for key, record in records.items()}
+        config = _state_dict.state_dict_config(sizes, _settings_beside(path), path.stem)
+        _stylegan2.check_shapes(sizes, _stylegan2.stylegan2_shapes(config))
+        return _checked(materialised(records, budget)), config, "StyleGAN2-ADA state dict"
+    start = ascii(next(iter(records)))[:60]
+    raise UsageError(f"{path} is a state dict of another network (it starts with {start}); give a {_FORMATS}")
 
 
 def _settings_beside(path: Path) -> dict[str, Any]:
@@ -180,16 +184,19 @@ def _is_safetensors(data: bytearray) -> bool:
 
 def _converted(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A file that `guide-fast convert` wrote, held against its own settings."""
-    tensors, metadata = read_safetensors(path, "generator")
+    try:
+        tensors, metadata = read_safetensors(path, "generator")
+    except RecursionError:
+        raise IntegrityError(f"{path} has settings nested without end; restore it from a good copy") from None
     config = metadata.get("config") if isinstance(metadata, dict) else None
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    try:
-        if isinstance(config, dict) and config.get("family") == "stylegan2":
-            _stylegan2.check_shapes(shapes, _stylegan2.stylegan2_shapes(config))
-            return tensors, config
-        if isinstance(config, dict) and config.get("family") == "eg3d":
-            _stylegan2.check_shapes(shapes, _eg3d.eg3d_shapes(config, shapes))
-            return tensors, config
-    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError, MemoryError) as error:
-        raise IntegrityError(f"{path} has damaged settings ({type(error).__name__}); convert it anew") from None
-    raise UsageError(f"{path} is a generator file of another family; give a {_FORMATS}")
+    if isinstance(config, dict) and config.get("family") == "stylegan2":
+        _settings.check_stylegan2(config)
+        wanted = _stylegan2.stylegan2_shapes(config)
+    elif isinstance(config, dict) and config.get("family") == "eg3d":
+        _settings.check_eg3d(config)
+        wanted = _eg3d.eg3d_shapes(config, shapes)
+    else:
+        raise UsageError(f"{path} is a generator file of another family; give a {_FORMATS}")
+    _stylegan2.check_shapes(shapes, wanted)
+    return _checked(tensors), config

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from guide_fast.errors import IntegrityError, RefusedError, UsageError
-from guide_fast.models.published._records import Persistent, TensorRecord, child, plain, state_of
+from guide_fast.models.published._records import Persistent, TensorRecord, child, plain, shown, state_of
+from guide_fast.models.published._settings import check_eg3d
 from guide_fast.models.published._stylegan2 import (
     PUBLISHED_CHANNEL_BASE,
     PUBLISHED_CHANNEL_MAX,
@@ -41,7 +42,7 @@ def eg3d_config(generator: Persistent, name: str) -> dict[str, Any]:
     if not isinstance(rendering, dict):
         raise IntegrityError("the EG3D checkpoint lacks its rendering_kwargs; get the file again")
     planes = stylegan2_config(backbone, name)
-    return {
+    config = {
         "family": "eg3d",
         "name": name,
         "z_dim": planes["z_dim"],
@@ -54,6 +55,8 @@ def eg3d_config(generator: Persistent, name: str) -> dict[str, Any]:
         "decoder": _decoder(decoder, rendering),
         "rendering": rendering,
     }
+    check_eg3d(config)
+    return config
 
 
 def eg3d_shapes(config: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> Shapes:
@@ -132,12 +135,12 @@ def _check_planes(axes: object) -> None:
 def _whole(values: Mapping[str, Any], key: str, least: int = 1) -> int:
     value = values.get(key)
     if type(value) is not int or not least <= value <= 1 << 16:
-        raise IntegrityError(f"the checkpoint's {key} is {str(value)[:40]!r}; a whole number from {least} is expected")
+        raise IntegrityError(f"the checkpoint's {key} is {shown(value)}; a whole number from {least} is expected")
     return value
 
 
 def _required(values: Mapping[str, Any], key: str, kind: type) -> Any:
     value = values.get(key)
     if not isinstance(value, kind):
-        raise IntegrityError(f"the checkpoint's {key} is {str(value)[:40]!r}; a {kind.__name__} is expected")
+        raise IntegrityError(f"the checkpoint's {key} is {shown(value)}; a {kind.__name__} is expected")
     return value

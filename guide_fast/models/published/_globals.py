@@ -42,6 +42,7 @@ _NAMED = (
     | {("argparse", "Namespace"), ("numpy", "dtype"), ("numpy", "ndarray"), *((m, "_reconstruct") for m in _NUMPY)}
 )
 _SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "i2": "<h", "i1": "<b", "u1": "<B", "b1": "<?", "f2": "<e"}
+_LONGEST_SCALAR = 8  # bytes
 
 Load = Callable[[memoryview], Any]  # reads the torch file inside some bytes
 
@@ -112,7 +113,11 @@ def _persistent(arguments: tuple[Any, ...], load: Load) -> Persistent:
 
 def _from_bytes(arguments: tuple[Any, ...], load: Load) -> Storage:
     (data,) = arguments
-    found = load(data if isinstance(data, memoryview) else memoryview(bytearray(data)))
+    if isinstance(data, bytes):  # protocol 2 spells bytes as encoded text
+        data = memoryview(bytearray(data))
+    if not isinstance(data, memoryview):
+        raise ValueError("it is given no bytes")
+    found = load(data)
     if not isinstance(found, Storage):
         raise ValueError("its bytes are no storage")
     return found
@@ -133,21 +138,25 @@ def _parameter(arguments: tuple[Any, ...], load: Load) -> TensorRecord:
 
 def _size(arguments: tuple[Any, ...], load: Load) -> tuple[Any, ...]:
     (sizes,) = arguments
+    if not isinstance(sizes, list | tuple):
+        raise ValueError("its sizes are no list")
     return tuple(sizes)
 
 
 def _scalar(arguments: tuple[Any, ...], load: Load) -> int | float | bool:
     dtype, data = arguments
-    order = dtype.state[1] if isinstance(dtype.state, tuple) else "<"
-    if dtype.kind.name != "dtype" or order not in ("<", "|", "="):
+    if not isinstance(dtype, Instance) or dtype.kind.name != "dtype" or not isinstance(data, bytes | memoryview):
+        raise ValueError("its type or bytes are missing")
+    code, order = dtype.arguments[0], dtype.state[1] if isinstance(dtype.state, tuple) else "<"
+    if not isinstance(code, str) or order not in ("<", "|", "=") or len(data) > _LONGEST_SCALAR:
         raise ValueError("its type is no little-endian number")
-    return struct.unpack(_SCALARS[dtype.arguments[0]], bytes(data))[0]
+    return struct.unpack(_SCALARS[code], data)[0]
 
 
 def _encode(arguments: tuple[Any, ...], load: Load) -> bytes:
     text, encoding = arguments
-    if encoding != "latin1":
-        raise ValueError("only latin1 is known")
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("only latin1 text is known")
     return text.encode("latin1")
 
 

@@ -130,6 +130,11 @@ class Machine:
 
     def _call(self) -> None:
         arguments = self._stack.pop()
+        for argument in arguments if isinstance(arguments, tuple) else ():  # a call may copy each of them
+            if isinstance(argument, list | tuple | dict):
+                self._budget.operations -= len(argument)
+            elif isinstance(argument, str):
+                self._budget.text(len(argument))
         self._stack[-1] = _globals.call(self._stack[-1], arguments, self._load)
 
     def _named(self) -> None:

@@ -19,6 +19,8 @@ MOST_DIMENSIONS = 8
 _MOST_NODES = 20_000  # of one value turned to JSON
 _DEEPEST_VALUE = 12
 _DEEPEST_MODULE = 32
+_LONGEST_TEXT = 1000  # of a setting, a name
+_SCATTERED = 4  # a tensor's extent in its storage, in multiples of its size
 
 
 @dataclass
@@ -95,12 +97,18 @@ class TensorRecord:
             raise RefusedError(f"a tensor has {len(self.size)} dimensions; {MOST_DIMENSIONS} are allowed")
         if self.numel == 0:
             return
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
-        if last >= self.storage.numel or self.numel > self.storage.numel:
+        if self._last >= self.storage.numel or self.numel > self.storage.numel:
             raise IntegrityError(
                 f"a tensor of shape {list(self.size)} reaches past its {self.storage.numel} stored numbers; "
                 "get the file again"
             )
+        if self._last - self.offset >= _SCATTERED * self.numel:  # copying it would cost more than it is worth
+            raise RefusedError(f"the numbers of a tensor of shape {list(self.size)} lie scattered; save it contiguous")
+
+    @property
+    def _last(self) -> int:
+        steps = zip(self.size, self.stride, strict=True)
+        return self.offset + sum((n - 1) * step for n, step in steps)
 
     @property
     def numel(self) -> int:
@@ -115,8 +123,7 @@ class TensorRecord:
         if self.numel == 0:
             return torch.empty(self.size, dtype=self.storage.dtype)
         width = self.storage.dtype.itemsize
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
-        part = data[self.offset * width : (last + 1) * width]
+        part = data[self.offset * width : (self._last + 1) * width]
         # the bytes need not be aligned in the file: copy them first, give them their type afterwards
         flat = torch.frombuffer(part, dtype=torch.uint8).clone().view(self.storage.dtype)
         view = flat.as_strided(self.size, self.stride)
@@ -178,7 +185,7 @@ def module_tensors(module: object) -> dict[str, TensorRecord]:
 
 def _named(state: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
     values = state.get(kind, {})
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+    if not isinstance(values, dict) or not all(isinstance(k, str) and len(k) <= _LONGEST_TEXT for k in values):
         raise IntegrityError(f"a module's {kind} are damaged; get the file again")
     return list(values.items())
 
@@ -191,7 +198,7 @@ def plain(value: Any) -> Any:
         left[0] -= 1
         if left[0] < 0 or depth > _DEEPEST_VALUE:
             raise RefusedError("a setting in the file is nested without end; get the file from its publisher")
-        if value is None or isinstance(value, bool | str):
+        if value is None or isinstance(value, bool) or _is_short(value):
             return value
         if isinstance(value, int) and abs(value) < 1 << 62:
             return value
@@ -199,8 +206,19 @@ def plain(value: Any) -> Any:
             return value
         if isinstance(value, list | tuple):
             return [convert(item, depth + 1) for item in value]
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        if isinstance(value, dict) and all(_is_short(key) for key in value):
             return {key: convert(item, depth + 1) for key, item in value.items()}
         raise RefusedError(f"a setting in the file is a {type(value).__name__} that JSON cannot say")
 
     return convert(value, 0)
+
+
+def shown(value: object) -> str:
+    """`value` for a message; only its type where spelling it out could take for ever."""
+    if value is None or isinstance(value, str | int | float):
+        return ascii(value[:40] if isinstance(value, str) else value)
+    return f"a {type(value).__name__}"
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT

@@ -7,19 +7,17 @@ from typing import Any
 
 from guide_fast.errors import IntegrityError, RefusedError, UsageError
 from guide_fast.models.published._records import plain
-from guide_fast.models.published._stylegan2 import FILTER, PUBLISHED_CHANNEL_MAX, block_resolutions
+from guide_fast.models.published._settings import check_stylegan2
+from guide_fast.models.published._stylegan2 import FILTER, block_resolutions
 
 Sizes = Mapping[str, tuple[int, ...]]
-# what no shape tells, with the kinds of value it may have
-_UNSEEN: dict[str, tuple[type, ...]] = {"num_fp16_res": (int,), "conv_clamp": (int, float, type(None))}
-_UNSEEN_MAPPING: dict[str, tuple[type, ...]] = {"lr_multiplier": (int, float)}
 _PUBLISHED_BETA = 0.998  # of training's moving average; no image depends on it
 _MOST_LAYERS = 64
 
 
-def is_stylegan2(sizes: Sizes) -> bool:
+def is_stylegan2(names: Mapping[str, Any]) -> bool:
     """Whether the names are those of a StyleGAN2-ADA generator."""
-    return "synthesis.b4.const" in sizes and "mapping.fc0.weight" in sizes
+    return "synthesis.b4.const" in names and "mapping.fc0.weight" in names
 
 
 def state_dict_config(sizes: Sizes, given: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -40,8 +38,7 @@ def state_dict_config(sizes: Sizes, given: Mapping[str, Any], name: str) -> dict
         architecture = "resnet"
     else:
         architecture = "skip" if "synthesis.b4.torgb.weight" in sizes else "orig"
-    most = max(PUBLISHED_CHANNEL_MAX, *widths.values()) if widths[4] >= PUBLISHED_CHANNEL_MAX else widths[4]
-    return {
+    config = {
         "family": "stylegan2",
         "name": name,
         "z_dim": _size(sizes, "mapping.fc0.weight", 1) - embedded,
@@ -51,7 +48,7 @@ def state_dict_config(sizes: Sizes, given: Mapping[str, Any], name: str) -> dict
         "img_channels": colours,
         # any base that gives these widths gives the same network: the shapes are held against it afterwards
         "channel_base": widths[resolution] * resolution,
-        "channel_max": most,
+        "channel_max": widths[4],
         "num_fp16_res": unseen["num_fp16_res"],
         "conv_clamp": unseen["conv_clamp"],
         "architecture": architecture,
@@ -67,24 +64,23 @@ def state_dict_config(sizes: Sizes, given: Mapping[str, Any], name: str) -> dict
             "w_avg_beta": _PUBLISHED_BETA,
         },
     }
+    check_stylegan2(config)
+    return config
 
 
 def _unseen(given: Mapping[str, Any]) -> dict[str, Any]:
     mapping = given.get("mapping", {})
     if not isinstance(mapping, dict):
         raise UsageError("the settings beside the state dict have a 'mapping' that is no object; see the README")
-    wanted = [(key, given, kinds) for key, kinds in _UNSEEN.items()]
-    wanted += [(key, mapping, kinds) for key, kinds in _UNSEEN_MAPPING.items()]
-    missing = [key for key, values, _ in wanted if key not in values]
+    wanted = [("num_fp16_res", given), ("conv_clamp", given), ("lr_multiplier", mapping)]
+    missing = [key for key, values in wanted if key not in values]
     if missing:
         raise UsageError(
-            f"a state dict does not tell {', '.join(missing)}; write them into a JSON file of the same name beside it, as in "
+            f"a state dict does not tell {', '.join(missing)}; write that into a JSON file of the same name beside it, "
+            "as in "
             '{"num_fp16_res": 0, "conv_clamp": null, "mapping": {"lr_multiplier": 0.01}}'
         )
-    for key, values, kinds in wanted:
-        if not isinstance(values[key], kinds) or isinstance(values[key], bool):
-            raise UsageError(f"{key} is {str(values[key])[:40]!r} in the settings beside the state dict; give a number")
-    return {key: plain(values[key]) for key, values, _ in wanted}
+    return {key: plain(values[key]) for key, values in wanted}
 
 
 def _size(sizes: Sizes, name: str, axis: int) -> int:

@@ -1,4 +1,4 @@
-"""StyleGAN2 as the StyleGAN2-ADA and StyleGAN3 repositories publish it: settings from records, held against shapes."""
+"""StyleGAN2 as its PyTorch repositories publish it: settings from records, held against shapes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from guide_fast.models.published._records import (
     child,
     module_tensors,
     plain,
+    shown,
     state_of,
 )
+from guide_fast.models.published._settings import check_stylegan2
 
 PUBLISHED_CHANNEL_BASE, PUBLISHED_CHANNEL_MAX = 32768, 512  # defaults of both repositories
 FILTER = [1, 3, 3, 1]
 _LARGEST = 1024  # px
-_ARCHITECTURES = ("skip", "resnet", "orig")
 
 Module = Persistent | Instance
 Shapes = dict[str, tuple[int, ...]]
@@ -57,11 +58,6 @@ def stylegan2_config(generator: Module, name: str) -> dict[str, Any]:
         raise IntegrityError("the generator lacks synthesis layers; get the file again")
     kept = state_of(synthesis).get("_init_kwargs")
     kept = kept if isinstance(kept, dict) else {}
-    architecture = _common(present, "architecture")
-    if architecture not in _ARCHITECTURES:
-        raise RefusedError(
-            f"the generator has the architecture {str(architecture)[:40]!r}; skip, resnet, orig are known"
-        )
     config = {
         "family": "stylegan2",
         "name": name,
@@ -74,14 +70,13 @@ def stylegan2_config(generator: Module, name: str) -> dict[str, Any]:
         "channel_max": plain(kept.get("channel_max", PUBLISHED_CHANNEL_MAX)),
         "num_fp16_res": _half_blocks(present),
         "conv_clamp": plain(_common(layers, "conv_clamp")),
-        "architecture": architecture,
+        "architecture": plain(_common(present, "architecture")),
         "resample_filter": FILTER,  # held against the stored filters by `check_filters`
-        "use_noise": _common(layers, "use_noise"),
+        "use_noise": plain(_common(layers, "use_noise")),
         "activation": plain(_common(layers, "activation")),
         "mapping": _mapping(mapping),
     }
-    if config["activation"] != "lrelu":
-        raise RefusedError(f"the generator uses activation {config['activation']!r}; guide-fast runs 'lrelu'")
+    check_stylegan2(config)
     return config
 
 
@@ -207,9 +202,7 @@ def _common(modules: list[Module], attribute: str) -> Any:
 def _whole(module: Module, attribute: str, least: int, most: int) -> int:
     value = state_of(module).get(attribute)
     if type(value) is not int or not least <= value <= most:
-        raise IntegrityError(
-            f"the checkpoint's {attribute} is {str(value)[:40]!r}; whole numbers {least}..{most} are known"
-        )
+        raise IntegrityError(f"the checkpoint's {attribute} is {shown(value)}; whole numbers {least}..{most} are known")
     return value
 
 
