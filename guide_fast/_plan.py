@@ -28,6 +28,7 @@ def plan_forget(
     config: Config | None = None,
     out: Path | None = None,
     deltas: Sequence[Path] = (),
+    label: int | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """What `load_generator`, then `forget` would do; reads files, writes none, fetches nothing.
@@ -56,7 +57,7 @@ def plan_forget(
         "would_remove": [str(file) for file in left_over(out)] if out and not resume else [],
     }
     if generator not in missing:
-        base = loaded(generator, deltas, low_resolution=stopped is not None, write=False)
+        base = loaded(generator, deltas, label=label, low_resolution=stopped is not None, write=False)
         plan["layers"] = list(asked.check_for(base))
         if stopped is not None and not unfetched:
             attach_small(base, asked.config.ltu.resolution, write=False)

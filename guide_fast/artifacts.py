@@ -170,10 +170,15 @@ def rendering_sha256(generator: nn.Module | Generator, resolution: int) -> str:
     """Hash of all that decides an image of `resolution` px: the weights, the head of that size where there is one.
 
     The weights alone do not: a head fitted before a delta was applied stays, one fitted afterwards would be another.
+    The label of a conditional generator counts, too: it decides who z stands for.
     """
-    head = f"heads.{resolution}."
-    tensors = generator.state_dict().items()
-    return tensors_sha256({name: v for name, v in tensors if not name.startswith("heads.") or name.startswith(head)})
+    head, label = f"heads.{resolution}.", getattr(generator, "label", None)
+    tensors = {
+        name: value
+        for name, value in generator.state_dict().items()
+        if not name.startswith("heads.") or name.startswith(head)
+    }
+    return tensors_sha256(tensors if label is None else {**tensors, "label": label})
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -12,7 +12,8 @@ from guide_fast.config import Config, EvaluateConfig, LtuConfig, TargetConfig
 from guide_fast.models.framing import Box
 from guide_fast.models.frozen import freeze
 from guide_fast.models.identity import IdentityNetwork
-from guide_fast.models.mobile_stylegan import MobileStyleGAN, Modulation
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.models.modulation import Modulation
 from guide_fast.models.perceptual import PerceptualNetwork
 
 ARCHITECTURE = {"name": "tiny", "z_dim": 16, "w_dim": 16, "channels": [16, 16, 16], "slope": 0.2, "gain": math.sqrt(2)}

@@ -194,7 +194,7 @@ Verdict judge(const gf_modulated_conv2d_weight* a, const char* door) {
   if (!a) return no_arguments(door);
   return judge_all(door, 1,
                    {{"out_channels", a->out_channels}, {"in_channels", a->in_channels}, {"kernel", a->kernel}},
-                   {{"weight", a->weight}, {"packed", a->packed}});
+                   {{"weight", a->weight}, {"packed", a->packed, !(a->power && reads_memory(door))}});
 }
 
 Verdict judge(const gf_modulated_conv2d* a, const char* door) {
@@ -231,6 +231,24 @@ Verdict judge(const gf_modulated_conv2d_backward* a, const char* door) {
                     {"g", a->g, stores},
                     {"gz", a->gz, stores && a->up == 2},
                     {"gdemod", a->gdemod, a->power && (a->gpacked || a->gstyle)}});
+}
+
+Verdict judge(const gf_modulated_conv2d_finish* a, const char* door) {
+  if (!a) return no_arguments(door);
+  return judge_all(door, a->n, {{"n", a->n}, {"channels", a->channels}, {"pixels", a->pixels}},
+                   {{"z", a->z}, {"y", a->y}});
+}
+
+Verdict judge(const gf_modulated_conv2d_finish_backward* a, const char* door) {
+  if (!a) return no_arguments(door);
+  return judge_all(door, a->n, {{"n", a->n}, {"channels", a->channels}, {"pixels", a->pixels}},
+                   {{"gy", a->gy}, {"y", a->y}, {"demod", a->demod, a->gdemod != nullptr}});
+}
+
+Verdict judge(const gf_modulated_conv2d_scale_backward* a, const char* door) {
+  if (!a) return no_arguments(door);
+  return judge_all(door, a->n, {{"n", a->n}, {"channels", a->channels}, {"pixels", a->pixels}},
+                   {{"t", a->t}, {"x", a->x, a->gstyle != nullptr}});
 }
 
 Verdict judge(const gf_separable_conv2d* a, const char* door) {

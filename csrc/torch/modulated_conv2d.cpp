@@ -52,7 +52,7 @@ int64_t noise_stride(const OptionalTensor& noise) {
   return noise.has_value() && noise->size(0) > 1 ? noise->size(2) * noise->size(3) : 0;
 }
 
-void weight(Tensor weight, Tensor packed, OptionalTensor power) {
+void weight(Tensor weight, OptionalTensor packed, OptionalTensor power) {
   const Operands operands("native_modulated_conv2d_weight", "weight", weight);
   operands.rank("weight", weight, 4);
   const int64_t out = weight.size(0), in = weight.size(1), kernel = weight.size(2);
@@ -108,10 +108,78 @@ void backward(Tensor gy, Tensor y, Tensor x, Tensor packed, OptionalTensor power
   check(gf_modulated_conv2d_backward_cuda(&a, stream_of(gy)));
 }
 
+const float* constants(const OptionalTensor& t) { return static_cast<const float*>(data(t)); }
+const float* constants(const Tensor& t) { return static_cast<const float*>(data(t)); }
+
+// [N, C, H, W] in NHWC, float32, with what is added to it.
+void check_finished(const Operands& operands, const char* name, const Tensor& z, const OptionalTensor& demod,
+                    const OptionalTensor& noise, const OptionalTensor& bias) {
+  operands.rank(name, z, 4);
+  const int64_t n = z.size(0), channels = z.size(1), h = z.size(2), w = z.size(3);
+  operands.tensor(name, z, {n, channels, h, w}, ScalarType::Float, Order::nhwc);
+  operands.tensor("demod", demod, {n, channels}, ScalarType::Float);
+  if (noise.has_value()) {
+    operands.rank("noise", *noise, 4);
+    operands.tensor("noise", noise, {noise->size(0) == 1 ? 1 : n, 1, h, w}, ScalarType::Float);
+  }
+  operands.tensor("bias", bias, {channels}, ScalarType::Float);
+}
+
+void finish(Tensor z, OptionalTensor demod, OptionalTensor noise, OptionalTensor bias, OptionalTensor next_style,
+            Tensor y, std::string activation, double slope, double gain, double clamp) {
+  const Operands operands("native_modulated_conv2d_finish", "z", z);
+  check_finished(operands, "z", z, demod, noise, bias);
+  operands.tensor("next_style", next_style, {z.size(0), z.size(1)}, ScalarType::Float);
+  operands.tensor("y", y, {z.size(0), z.size(1), z.size(2), z.size(3)}, ScalarType::Float, Order::nhwc);
+  const gf_modulated_conv2d_finish a{z.size(0), z.size(1), z.size(2) * z.size(3), constants(z), constants(demod),
+                                     constants(noise), noise_stride(noise), constants(bias), constants(next_style),
+                                     static_cast<float*>(data(y)), activation_of(activation), float(slope),
+                                     float(gain), float(clamp)};
+  check(gf_modulated_conv2d_finish_cpu(&a));
+}
+
+void finish_backward(Tensor gy, Tensor y, OptionalTensor demod, OptionalTensor noise, OptionalTensor bias,
+                     OptionalTensor g, OptionalTensor gdemod, OptionalTensor gbias, OptionalTensor gnoise,
+                     std::string activation, double slope, double gain, double clamp) {
+  const Operands operands("native_modulated_conv2d_finish_backward", "gy", gy);
+  check_finished(operands, "gy", gy, demod, noise, bias);
+  const int64_t n = gy.size(0), channels = gy.size(1), h = gy.size(2), w = gy.size(3);
+  operands.tensor("y", y, {n, channels, h, w}, ScalarType::Float, Order::nhwc);
+  operands.tensor("g", g, {n, channels, h, w}, ScalarType::Float, Order::nhwc);
+  operands.tensor("gdemod", gdemod, {n, channels}, ScalarType::Float);
+  operands.tensor("gbias", gbias, {channels}, ScalarType::Float);
+  operands.tensor("gnoise", gnoise, {n, h * w}, ScalarType::Float);
+  const gf_modulated_conv2d_finish_backward a{
+      gy.size(0),    gy.size(1),        gy.size(2) * gy.size(3), constants(gy),  constants(y), constants(demod),
+      constants(noise), noise_stride(noise), constants(bias),    floats(g),      floats(gdemod), floats(gbias),
+      floats(gnoise),   activation_of(activation), float(slope), float(gain),    float(clamp)};
+  check(gf_modulated_conv2d_finish_backward_cpu(&a));
+}
+
+void scale_backward(Tensor t, OptionalTensor x, OptionalTensor style, OptionalTensor gx, OptionalTensor gstyle) {
+  const Operands operands("native_modulated_conv2d_scale_backward", "t", t);
+  check_finished(operands, "t", t, std::nullopt, std::nullopt, std::nullopt);
+  const int64_t n = t.size(0), channels = t.size(1), h = t.size(2), w = t.size(3);
+  operands.tensor("x", x, {n, channels, h, w}, ScalarType::Float, Order::nhwc);
+  operands.tensor("style", style, {n, channels}, ScalarType::Float);
+  operands.tensor("gx", gx, {n, channels, h, w}, ScalarType::Float, Order::nhwc);
+  operands.tensor("gstyle", gstyle, {n, channels}, ScalarType::Float);
+  const gf_modulated_conv2d_scale_backward a{t.size(0), t.size(1), t.size(2) * t.size(3), constants(t), constants(x),
+                                             constants(style), floats(gx), floats(gstyle)};
+  check(gf_modulated_conv2d_scale_backward_cpu(&a));
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(guide_fast, m) {
-  m.def("native_modulated_conv2d_weight(Tensor weight, Tensor(a!) packed, Tensor(b!)? power) -> ()");
+  m.def("native_modulated_conv2d_weight(Tensor weight, Tensor(a!)? packed, Tensor(b!)? power) -> ()");
+  m.def("native_modulated_conv2d_finish(Tensor z, Tensor? demod, Tensor? noise, Tensor? bias, Tensor? next_style, "
+        "Tensor(a!) y, str activation, float slope, float gain, float clamp) -> ()");
+  m.def("native_modulated_conv2d_finish_backward(Tensor gy, Tensor y, Tensor? demod, Tensor? noise, Tensor? bias, "
+        "Tensor(a!)? g, Tensor(b!)? gdemod, Tensor(c!)? gbias, Tensor(d!)? gnoise, str activation, float slope, "
+        "float gain, float clamp) -> ()");
+  m.def("native_modulated_conv2d_scale_backward(Tensor t, Tensor? x, Tensor? style, Tensor(a!)? gx, "
+        "Tensor(b!)? gstyle) -> ()");
   m.def("native_modulated_conv2d(Tensor x, Tensor packed, Tensor? power, Tensor style, Tensor? noise, Tensor? bias, "
         "Tensor? next_style, Tensor(a!)? demod, Tensor(b!)? z, Tensor(c!) y, int kernel, int up, bool premodulated, "
         "str activation, float slope, float gain, float clamp) -> ()");
@@ -125,6 +193,9 @@ STABLE_TORCH_LIBRARY_IMPL(guide_fast, CPU, m) {
   m.impl("native_modulated_conv2d_weight", TORCH_BOX(&weight));
   m.impl("native_modulated_conv2d", TORCH_BOX(&forward));
   m.impl("native_modulated_conv2d_backward", TORCH_BOX(&backward));
+  m.impl("native_modulated_conv2d_finish", TORCH_BOX(&finish));
+  m.impl("native_modulated_conv2d_finish_backward", TORCH_BOX(&finish_backward));
+  m.impl("native_modulated_conv2d_scale_backward", TORCH_BOX(&scale_backward));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(guide_fast, CUDA, m) {

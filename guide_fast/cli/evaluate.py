@@ -30,6 +30,7 @@ def evaluate(
         typer.Option(help="Folder of the metrics with the pictures.", show_default="evaluation beside the delta"),
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    label: options.Label = None,
     delta: options.EarlierDeltas = None,
     run_seed: options.RunSeed = None,
     config: options.ConfigFile = None,
@@ -56,7 +57,7 @@ def evaluate(
         from guide_fast import pipeline
 
         report = pipeline.evaluate_delta(
-            pipeline.load_generator(generator, deltas=earlier, low_resolution=False),
+            pipeline.load_generator(generator, label=label, deltas=earlier, low_resolution=False),
             measured,
             source,
             config=settings,

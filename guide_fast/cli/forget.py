@@ -78,6 +78,7 @@ def forget(
         typer.Option(help="Folder of the run.", show_default="out/<person>"),
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    label: options.Label = None,
     delta: options.EarlierDeltas = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that was stopped in --out.")] = False,
     face: options.Face = None,
@@ -144,12 +145,12 @@ def forget(
         if not resume and stopped(folder):
             output.note(f"{folder} holds a stopped run; starting anew removes it (--resume would continue it)")
         if dry_run:
-            plan = pipeline.plan_forget(generator, **source, **request, deltas=deltas, resume=resume)
+            plan = pipeline.plan_forget(generator, **source, **request, label=label, deltas=deltas, resume=resume)
             output.result([*described(plan), "Nothing was changed."], plan | {"dry_run": True})
             return
         before = {} if resume else states(folder)
         try:
-            loaded = pipeline.load_generator(generator, deltas=deltas, progress=output.progress)
+            loaded = pipeline.load_generator(generator, label=label, deltas=deltas, progress=output.progress)
             done = pipeline.forget(loaded, **source, **request, progress=output.progress, resume=resume)
         except KeyboardInterrupt:
             left = stopped(folder) and states(folder) != before

@@ -24,6 +24,7 @@ def invert(
         typer.Option(help="The latent file to write (.safetensors).", show_default="out/<photo>/latent.safetensors"),
     ] = None,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    label: options.Label = None,
     delta: options.EarlierDeltas = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the search that was stopped for --out.")] = False,
     face: options.Face = None,
@@ -60,7 +61,7 @@ def invert(
 
         try:
             latent = pipeline.invert_photo(
-                pipeline.load_generator(generator, deltas=deltas, progress=output.progress),
+                pipeline.load_generator(generator, label=label, deltas=deltas, progress=output.progress),
                 photo,
                 face=face,
                 aligned=aligned,

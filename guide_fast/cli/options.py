@@ -51,7 +51,15 @@ Aligned = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Go on although the inversion is poor.", rich_help_panel=PHOTO)]
 GeneratorName = Annotated[
     str,
-    typer.Option("--generator", help="A known generator, or a generator file written by `apply`.", metavar="NAME|FILE"),
+    typer.Option(
+        "--generator",
+        help="A known generator, or a generator file written by `convert` or `apply`.",
+        metavar="NAME|FILE",
+    ),
+]
+Label = Annotated[
+    int | None,
+    typer.Option(help="The class whose people a class-conditional generator makes.", metavar="INT", show_default=False),
 ]
 EarlierDeltas = Annotated[
     list[Path] | None,

@@ -24,6 +24,7 @@ def render(
     out: Annotated[Path, typer.Option(help="Folder of the images.")] = Path("out/render"),
     truncation: Annotated[float, typer.Option(help="1 as sampled, 0 the mean face.", min=0.0, max=1.0)] = 1.0,
     generator: options.GeneratorName = options.DEFAULT_GENERATOR,
+    label: options.Label = None,
     delta: options.EarlierDeltas = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -48,7 +49,7 @@ def render(
             return
         from guide_fast import pipeline
 
-        loaded = pipeline.load_generator(generator, deltas=deltas, low_resolution=False)
+        loaded = pipeline.load_generator(generator, label=label, deltas=deltas, low_resolution=False)
         for number, file in enumerate(files):
             output.progress("rendering", number, len(files), {})
             source = {"latent": person} if person else {"seeds": [(seed or [])[number]]}

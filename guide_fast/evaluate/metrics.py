@@ -65,6 +65,7 @@ def evaluate(
     features of `perceptual` (FD-EffNetLite0, not FID; biased upwards for few images, so `fd_pre_n` says how many).
     With `curricularface`, `id_curricularface` has the numbers of `third_opinion` by that network; with `inception`,
     `fid_inception` is the distance of `fd_pre` in Inception's features, a FID of few images: both only report.
+    For a 3D generator the person is also seen from every evaluation camera, by the judge and by `curricularface`.
     The base side is computed once for each `cache_dir`. Memory: `config.batch` images at a time.
 
     Raises GuideFastError without a judge, UsageError when sizes, latent or generators do not fit together.
@@ -118,6 +119,12 @@ def evaluate(
         metrics[OPINIONS[role]] = _opinion(network, role, population, before, after, kept, config)
     if inception is not None:
         metrics["fid_inception"] = frechet_distance(population.embeddings["inception"], features["inception"])
+    if base.cameras is not None:
+        seen_by = {role: network for role, network in identity.items() if role != "third"}
+        views = _over_views(base, forgotten, source.w, seen_by, base.cameras.evaluation)
+        metrics |= {"forgotten_person_views": views["judge"], "forgotten_person_over_views": _over(views["judge"])}
+        if curricularface is not None:
+            metrics[OPINIONS["curricularface"]]["forgotten_person_over_views"] = _over(views["curricularface"])
     return Evaluation(metrics, _pairs(near, before, after, bystanders, population, kept))
 
 
@@ -189,6 +196,28 @@ def _check(base: Generator, forgotten: Generator, source: Latent, config: Evalua
 
 def _similarity(network: IdentityNetwork, role: str, before: Observation, after: Observation) -> Tensor:
     return network.similarity(before.embeddings[role], after.embeddings[role])
+
+
+def _over_views(
+    base: Generator,
+    forgotten: Generator,
+    w_u: Tensor,
+    networks: Mapping[str, IdentityNetwork],
+    cameras: Tensor,  # [V, C]
+) -> dict[str, list[float]]:
+    """Each network's similarity of the person before to after from each camera: the paper's ID, before its mean."""
+    found: dict[str, list[float]] = {role: [] for role in networks}
+    w_u = w_u.to(base.w_mean)[None]
+    for camera in cameras:
+        settings: dict[str, Any] = {"camera": camera, "batch": 1, "thumbnail": SMALL, "tick": lambda: None}
+        before, after = (observe(generator, w_u, networks, **settings) for generator in (base, forgotten))
+        for role, network in networks.items():
+            found[role].append(float(_similarity(network, role, before, after)))
+    return found
+
+
+def _over(views: list[float]) -> float:
+    return sum(views) / len(views)
 
 
 def _opinion(

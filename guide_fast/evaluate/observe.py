@@ -31,6 +31,7 @@ def observe(
     ws: Tensor,  # [N, L, D]
     networks: Mapping[str, Network],
     *,
+    camera: Tensor | None = None,  # [C], of 3D generators; None: their frontal one
     batch: int,
     thumbnail: int,
     tick: Callable[[], None],
@@ -43,10 +44,11 @@ def observe(
     small = []
     with torch.inference_mode():
         for part in ws.split(batch):
-            images = generator.synthesis(part).image.clamp(-1, 1)
+            rendering = generator.synthesis(part, camera)
+            images, framed = rendering.image.clamp(-1, 1), rendering.framed.clamp(-1, 1)
             for role, network in networks.items():
                 device = next((parameter.device for parameter in network.parameters()), images.device)
-                seen[role].append(network.embed(images.to(device)).float().cpu())
+                seen[role].append(network.embed(framed.to(device)).float().cpu())
             small.append(shrink(images, thumbnail))
             for _ in part:
                 tick()

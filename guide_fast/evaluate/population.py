@@ -110,7 +110,9 @@ def match_threshold(
 
 
 def _key(base: Generator, networks: Mapping[str, Network], config: EvaluateConfig) -> dict[str, Any]:
+    label = getattr(base, "label", None)  # of a conditional generator
     return {
+        **({} if label is None else {"label": label.tolist()}),
         "format": FORMAT,
         "generator": base.name,
         "weights": weights_sha256(cast(nn.Module, base)),

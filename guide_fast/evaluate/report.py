@@ -165,7 +165,8 @@ def _opinions(metrics: Mapping[str, Any]) -> str:
             continue
         rows = [
             _row(row, f'<td class="value">{_text(wording.shown(opinion[row.name]))}</td>')
-            for row in wording.THIRD_OPINION_ROWS
+            for row in (*wording.THIRD_OPINION_ROWS, wording.VIEWS_ROW)
+            if row.name in opinion
         ]
         caption = f"{opinion['name']}, another face network, on its own scale."
         parts.append(f"<h3>{heading}</h3>\n" + _table(caption, rows))

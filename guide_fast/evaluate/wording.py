@@ -75,6 +75,10 @@ THIRD_OPINION_ROWS = (
     Row("retained", "Other people, before to after", "Average over the bystanders."),
 )
 
+VIEWS_ROW = Row(  # of 3D generators
+    "forgotten_person_over_views", "The person alone, over the views", "Averaged over the evaluation cameras."
+)
+
 CURVE_BY_JUDGE = (
     "The lines are proxies, measured while forgetting at low resolution; the marks at the end are the judge's numbers "
     "at full resolution, the band is what two strangers score."

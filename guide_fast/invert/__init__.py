@@ -81,7 +81,7 @@ def invert(
         similarity = None
         if judge is not None:
             with torch.no_grad():
-                image = generator.synthesis(found.w[None]).image
+                image = generator.synthesis(found.w[None]).framed
                 similarity = judge.similarity(judge.embed(image), judge.embed(photo)).item()
     except GuideFastError:  # going on would end in the same
         raise

@@ -90,7 +90,7 @@ def sample_bank(
         embeddings, taps = [], []
         progress(KIND, 0, samples, {})
         for first in range(0, samples, BATCH):
-            images = generator.synthesis(ws[first : first + BATCH], resolution=resolution).image
+            images = generator.synthesis(ws[first : first + BATCH], resolution=resolution).framed
             embeddings.append(identity.embed(images))
             taps.append(_tap(perceptual, images))
             progress(KIND, min(first + BATCH, samples), samples, {})

@@ -16,6 +16,7 @@ from guide_fast.errors import DivergedError
 from guide_fast.invert.objective import Objective, Terms, reduced
 from guide_fast.invert.state import Snapshot
 from guide_fast.kernels import FusedAdam
+from guide_fast.models.framing import ffhq_framed
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 
@@ -55,10 +56,10 @@ class Renderer:
         """[1, L, D] -> [1, 3, r, r], differentiable."""
         rendering = self._generator.synthesis(ws, resolution=self.low)
         image = reduced(rendering.image, self._resolution)
-        if self.local is None:
-            return image
-        factor = image.shape[-1] // rendering.features.shape[-1]
-        return image + F.pixel_shuffle(F.conv2d(rendering.features, *self.local), factor)
+        if self.local is not None:
+            factor = image.shape[-1] // rendering.features.shape[-1]
+            image = image + F.pixel_shuffle(F.conv2d(rendering.features, *self.local), factor)
+        return self._framed(image)
 
     @torch.no_grad()
     def exact(self, ws: Tensor) -> Tensor:
@@ -68,7 +69,11 @@ class Renderer:
             low = self._generator.synthesis(ws, resolution=self.low)
             if low.image.shape[-1] % low.features.shape[-1] == 0:
                 self.local = _local_head(low.features, image - low.image)
-        return image
+        return self._framed(image)
+
+    def _framed(self, image: Tensor) -> Tensor:
+        """As the aligned photo shows the face: features are not moved, so this comes after them."""
+        return image if self._generator.cameras is None else ffhq_framed(image)
 
 
 def _local_head(features: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:

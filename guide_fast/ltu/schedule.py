@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from guide_fast.errors import UsageError
 from guide_fast.models.generator import Generator
-from guide_fast.models.low_resolution import seen_layers
 
 POLICIES = ("all", "coarse", "fine", "auto")
 
@@ -25,7 +24,7 @@ def candidate_layers(
     image of `resolution` px (None: the generator's own) shows none of the layers, so that no step could move one.
     """
     layers = _admitted(generator, policy)
-    if resolution is not None and not set(layers) & set(seen_layers(generator, resolution)):
+    if resolution is not None and not set(layers) & set(generator.seen_layers(resolution)):
         raise UsageError(
             f"ltu.layers = {policy} names only layers past the {resolution} px output that the steps look at; "
             "add coarser layers, or raise ltu.resolution"
@@ -57,10 +56,9 @@ def choose_by_saliency(
 def _admitted(generator: Generator, policy: str) -> tuple[str, ...]:
     if policy in ("all", "auto"):
         return generator.layers
-    slots = list(dict.fromkeys(layer.rsplit(".", 1)[0] for layer in generator.layers))
     if policy in ("coarse", "fine"):
-        half = slots[: len(slots) // 2] if policy == "coarse" else slots[len(slots) // 2 :]
-        return tuple(layer for layer in generator.layers if layer.rsplit(".", 1)[0] in half)
+        half = generator.num_ws // 2
+        return tuple(layer for layer in generator.layers if (generator.slot(layer) < half) == (policy == "coarse"))
     chosen: set[str] = set()
     for pattern in (part.strip() for part in policy.split(",")):
         found = fnmatch.filter(generator.layers, pattern)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guide_fast.models.mobile_stylegan import Modulation
+from guide_fast.models.generator import Generator
+from guide_fast.models.modulation import Modulation
 
 
 class SelectiveModulation(nn.Module):
@@ -16,7 +17,8 @@ class SelectiveModulation(nn.Module):
 
     In plain coordinates a step of Adam along sign(g w^T) turns every input alike, because people share the directions
     in which styles vary most. After whitening, random people look orthogonal to the person, so the same step reaches
-    them with a factor of about 1/sqrt(D). `merged()` folds the shift back into weight and bias.
+    them with a factor of about 1/sqrt(D). `merged()` folds the shift back into weight and bias. The shift has the
+    unit of the weight times its equalised learning rate, so that one learning rate serves every generator.
     """
 
     def __init__(self, base: Modulation, whitening: Tensor, mean: Tensor) -> None:
@@ -40,7 +42,7 @@ class SelectiveModulation(nn.Module):
         `response` [D] is `Population.response` of `w_id`. Source: least squares with one equality constraint, the
         local and the global term of latent target unlearning in this layer's output.
         """
-        styles = F.linear(w_shift, self.base.weight)  # [C]
+        styles = self.base.linear(w_shift)  # [C]
         read_out = torch.linalg.solve(self.whitening.double(), response.double()).float()
         self.shift.add_(styles[:, None] * (read_out / (read_out @ (self.whitening @ w_id))))
 
@@ -49,11 +51,11 @@ class SelectiveModulation(nn.Module):
         """Weight [C, D] with bias [C] of the plain modulation that does the same."""
         shift = self.shift.double() @ self.whitening.double()
         bias = self.base.bias.double() - shift @ self.mean.double()
-        return (self.base.weight.double() + shift).float(), bias.float()
+        return (self.base.weight.double() + shift / self.base.gain).float(), bias.float()
 
 
 def make_selective(
-    generator: nn.Module,
+    generator: Generator,
     layers: tuple[str, ...],
     whitening: Tensor,
     mean: Tensor,
@@ -61,9 +63,8 @@ def make_selective(
     """Replace the modulations among `layers` in place; returns layer name -> the new module."""
     replaced = {}
     for layer in layers:
-        slot, kind = layer.rsplit(".", 1)
-        if kind == "modulation":
-            owner = generator.get_submodule(slot)
+        if layer.endswith(".modulation"):
+            owner = generator.layer_module(layer)
             selective = SelectiveModulation(cast(Modulation, owner.modulation), whitening, mean)
             owner.modulation = selective
             replaced[layer] = selective

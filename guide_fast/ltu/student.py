@@ -45,19 +45,13 @@ class Student:
         w_id = w_u - self.population.mean
         response = self.population.response(w_id, ridge=self.ridge)
         for layer, modulation in self.selective.items():
-            slot = slot_of(self.generator.layers, layer)
+            slot = self.generator.slot(layer)
             modulation.send(w_id[slot], response[slot], w_t[slot] - w_u[slot])
 
     def finish(self) -> Generator:
         """The plain generator with everything folded in."""
         merge_selective(self.generator)
         return self.generator.requires_grad_(False)
-
-
-def slot_of(layers: tuple[str, ...], layer: str) -> int:
-    """Index of the style slot that a layer reads."""
-    slots = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in layers))
-    return slots.index(layer.rsplit(".", 1)[0])
 
 
 def layer_gradients(groups: Mapping[str, Mapping[str, nn.Parameter]], loss: Tensor) -> dict[str, Tensor]:

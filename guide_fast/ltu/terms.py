@@ -68,8 +68,8 @@ def observe(
     keep_features: bool = True,
 ) -> Views:
     """Embed a rendering with the frozen networks, once for all terms."""
-    taps = networks.perceptual.features(rendering.image, size=PERCEPTUAL_SIZE)
-    return Views(networks.identity.embed(rendering.image), tuple(taps), rendering.features if keep_features else None)
+    taps = networks.perceptual.features(rendering.framed, size=PERCEPTUAL_SIZE)
+    return Views(networks.identity.embed(rendering.framed), tuple(taps), rendering.compared if keep_features else None)
 
 
 def reconstruction(

@@ -117,10 +117,12 @@ class _Request:
         offsets = self._offsets(random)
         kept = torch.randperm(len(self.bank), generator=random)[: self.config.n_global]
         adjacent = slice(1, 1 + len(offsets))
-        seen = self._student_views(student, offsets, kept)
-        targets = self._targets(offsets)
+        cameras = self.teacher.cameras
+        camera = None if cameras is None else cameras.draw(random)  # [1, 25], one for all images of the step
+        seen = self._student_views(student, offsets, kept, camera)
+        targets, source, bystanders = self._teacher_views(offsets, kept, camera)
         forget = reconstruction(seen[: adjacent.stop], targets, self.networks, self.config).sum()
-        keep = preservation(seen[adjacent.stop :], self.bank.views[kept], self.networks, self.config).sum()
+        keep = preservation(seen[adjacent.stop :], bystanders, self.networks, self.config).sum()
         loss = forget + self.config.preservation * keep
         if not torch.isfinite(loss):
             term = "forgetting" if not torch.isfinite(forget) else "preservation"
@@ -135,8 +137,8 @@ class _Request:
             "loss": loss.item(),
             "forget_loss": forget.item(),
             "keep_loss": keep.item(),
-            "forgotten": similarity(seen.identity[:1], self.source.identity).item(),
-            "retained": similarity(seen.identity[adjacent.stop :], self.bank.views.identity[kept]).mean().item(),
+            "forgotten": similarity(seen.identity[:1], source.identity).item(),
+            "retained": similarity(seen.identity[adjacent.stop :], bystanders.identity).mean().item(),
         }
 
     def moving_loss(self, student: Generator, ws: Tensor, features_from: Tensor) -> Tensor:
@@ -153,9 +155,19 @@ class _Request:
             w_r = self.teacher.mapping(torch.randn(count, self.teacher.z_dim, generator=random))
         return adjacency_offsets(self.w_u, w_r, self.config.radius * torch.rand(count, generator=random))
 
-    def _student_views(self, student: Generator, offsets: Tensor, kept: Tensor) -> Views:
+    def _student_views(self, student: Generator, offsets: Tensor, kept: Tensor, camera: Tensor | None) -> Views:
         ws = torch.cat((self.w_u[None], self.w_u + offsets, self.bank.ws[kept]))
-        return observe(student.synthesis(ws, resolution=self.config.resolution), self.networks)
+        return observe(student.synthesis(ws, camera, resolution=self.config.resolution), self.networks)
+
+    def _teacher_views(self, offsets: Tensor, kept: Tensor, camera: Tensor | None) -> tuple[Views, Views, Views]:
+        """The targets [1 + n_adjacent], the person [1], the bystanders; known but for neighbours if no camera moves."""
+        if camera is None:
+            return self._targets(offsets), self.source, self.bank.views[kept]
+        with torch.no_grad():
+            ws = torch.cat((self.w_t[None], self.w_t + offsets, self.w_u[None], self.bank.ws[kept]))
+            rendering = self.teacher.synthesis(ws, camera, resolution=self.config.resolution)
+            seen, person = observe(rendering, self.networks), 1 + len(offsets)
+        return seen[:person], seen[person : person + 1], seen[person + 1 :]
 
     def _targets(self, offsets: Tensor) -> Views:
         if not len(offsets):

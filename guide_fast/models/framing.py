@@ -19,6 +19,20 @@ class Box(NamedTuple):
     x1: float
 
 
+# EG3D shows the same face nearer to the upper left than FFHQ's framing, at the same size; measured on aligned photos
+EG3D_DOWN, EG3D_RIGHT = 0.0735, 0.025  # fractions of the image
+
+
+def ffhq_framed(images: Tensor) -> Tensor:
+    """EG3D-framed images [N, 3, R, R], moved to where FFHQ-framed ones have the face; new rows repeat the edge.
+
+    Frozen networks crop FFHQ-framed images. The shift is rounded to whole pixels; it passes gradients.
+    """
+    down, right = round(EG3D_DOWN * images.shape[-2]), round(EG3D_RIGHT * images.shape[-1])
+    padded = nn.functional.pad(images, (right, 0, down, 0), mode="replicate")
+    return padded[..., : images.shape[-2], : images.shape[-1]]
+
+
 class Framing(nn.Module):
     """Crop a box out of square images and resample it to `size` x `size`, in one operation (`kernels.face_crop`).
 

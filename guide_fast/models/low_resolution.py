@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from guide_fast.artifacts import weights_sha256
 from guide_fast.derived import derived
 from guide_fast.errors import UsageError
-from guide_fast.models.generator import Generator
 from guide_fast.models.mobile_stylegan import SLOTS_PER_BLOCK, Block, MobileStyleGAN, wavelet_image
 from guide_fast.progress import Progress, silent
 
@@ -37,26 +36,6 @@ class LowResolutionHead(nn.Module):
         return wavelet_image(x, self.weight, self.bias, next_block.up(ws[:, self.slot]), impl=impl)
 
 
-def low_resolutions(generator: MobileStyleGAN) -> tuple[int, ...]:
-    """Resolutions for which a head can be fitted, ascending."""
-    return tuple(16 << i for i in range(len(generator.blocks) - 1))
-
-
-def seen_layers(generator: Generator, resolution: int) -> tuple[str, ...]:
-    """The layers on which an image of `resolution` px depends, be its head attached or not.
-
-    Raises UsageError where there can be no such image.
-    """
-    if resolution == generator.img_resolution:
-        return generator.layers
-    small = low_resolutions(cast(MobileStyleGAN, generator))
-    if resolution not in small:
-        known = ", ".join(map(str, (*small, generator.img_resolution)))
-        raise UsageError(f"ltu.resolution = {resolution} is no output of {generator.name}; choose one of {known}")
-    last = f"blocks.{small.index(resolution) + 1}.up.modulation"  # with it the next block, or the head, reads features
-    return generator.layers[: generator.layers.index(last) + 1]
-
-
 def attach_head(
     generator: MobileStyleGAN,
     resolution: int,
@@ -73,10 +52,10 @@ def attach_head(
     `artifacts.rendering_sha256`. Without `write` the cache stays as it is. Raises UsageError for a resolution that no
     block has.
     """
-    if resolution not in low_resolutions(generator):
-        known = ", ".join(map(str, low_resolutions(generator)))
+    if resolution not in generator.small_resolutions:
+        known = ", ".join(map(str, generator.small_resolutions))
         raise UsageError(f"{generator.name} has no block for {resolution} px; choose one of {known}")
-    index = low_resolutions(generator).index(resolution)
+    index = generator.small_resolutions.index(resolution)
     block = cast(Block, generator.blocks[index])
     head = LowResolutionHead(block.conv2.bias.numel(), 1 + SLOTS_PER_BLOCK * (index + 1))
     key = {

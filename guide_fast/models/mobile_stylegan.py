@@ -14,24 +14,11 @@ from torch.nn import functional as F
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.kernels import haar, modulated_conv2d, separable_conv2d
 from guide_fast.models.generator import Rendering
+from guide_fast.models.modulation import Modulation
 from guide_fast.models.openvino_ir import IrGraph, read_ir
 
 ASSET_NAME = "mobilestylegan-ffhq-1024"
 SLOTS_PER_BLOCK = 3  # up, conv1, conv2
-
-
-class Modulation(nn.Module):
-    """Affine map from a style vector to per-channel scales: [N, D] -> [N, C]."""
-
-    def __init__(self, w_dim: int, channels: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(channels, w_dim))
-        self.bias = nn.Parameter(torch.empty(channels))
-        self.scale = scale
-
-    def forward(self, w: Tensor) -> Tensor:
-        """Scales [N, C, 1, 1]."""
-        return (F.linear(w, self.weight, self.bias) * self.scale)[:, :, None, None]
 
 
 class StyledConv(nn.Module):
@@ -231,17 +218,47 @@ class MobileStyleGAN(nn.Module):
                 return Rendering(self.heads[str(resolution)](x, ws, self.blocks[i + 1], impl=self.impl), x)
         return Rendering(self.to_img(x, ws[:, -1], impl=self.impl), x)
 
+    @property
+    def small_resolutions(self) -> tuple[int, ...]:
+        """Resolutions for which a head can be fitted, ascending (`guide_fast.models.low_resolution`)."""
+        return tuple(16 << i for i in range(len(self.blocks) - 1))
+
+    def seen_layers(self, resolution: int) -> tuple[str, ...]:
+        """The layers on which an image of `resolution` px depends, be its head attached or not.
+
+        Raises UsageError where there can be no such image.
+        """
+        if resolution == self.img_resolution:
+            return self.layers
+        small = self.small_resolutions
+        if resolution not in small:
+            known = ", ".join(map(str, (*small, self.img_resolution)))
+            raise UsageError(f"ltu.resolution = {resolution} is no output of {self.name}; choose one of {known}")
+        last = f"blocks.{small.index(resolution) + 1}.up.modulation"  # with it the next block, or the head, reads
+        return self.layers[: self.layers.index(last) + 1]
+
+    def slot(self, layer: str) -> int:
+        """Index of the style vector that `layer` reads."""
+        slots = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in self.layers))
+        return slots.index(self._part(layer))
+
+    def layer_module(self, layer: str) -> nn.Module:
+        """The module that holds the layer's parameters; its `modulation` makes the layer's style."""
+        return self.get_submodule(self._part(layer))
+
     def layer_parameters(self, layer: str) -> dict[str, nn.Parameter]:
         """Full parameter name -> parameter of one entry of `layers`."""
-        if layer not in self.layers:
-            raise UsageError(f"{self.name} has no layer {layer!r}; `guide-fast doctor --layers` lists all of them")
-        slot, kind = layer.rsplit(".", 1)
-        module = self.get_submodule(slot)
+        part, kind = self._part(layer), layer.rsplit(".", 1)[1]
         return {
-            f"{slot}.{name}": parameter
-            for name, parameter in module.named_parameters()
+            f"{part}.{name}": parameter
+            for name, parameter in self.layer_module(layer).named_parameters()
             if name.startswith("modulation.") == (kind == "modulation")
         }
+
+    def _part(self, layer: str) -> str:
+        if layer not in self.layers:
+            raise UsageError(f"{self.name} has no layer {layer!r}; `guide-fast doctor --layers` lists all of them")
+        return layer.rsplit(".", 1)[0]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> MobileStyleGAN:

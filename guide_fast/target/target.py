@@ -44,7 +44,7 @@ def choose_target(
     """
     mean = generator.w_mean
     w_id = w_u - mean
-    source = identity.embed(generator.synthesis(w_u[None], resolution=resolution).image)
+    source = identity.embed(generator.synthesis(w_u[None], resolution=resolution).framed)
     d, nearest = config.d, float("inf")
     for pushes in range(config.max_pushes + 1):
         candidates = _candidates(generator, w_id, config, d, seed)
@@ -52,7 +52,7 @@ def choose_target(
         progress(_STAGE, 0, len(candidates), {"d": d})
         for w in candidates:
             rendering = generator.synthesis(w[None], resolution=resolution)
-            similarities.append(identity.similarity(identity.embed(rendering.image), source).item())
+            similarities.append(identity.similarity(identity.embed(rendering.framed), source).item())
             progress(_STAGE, len(similarities), len(candidates), {"d": d, "similarity": min(similarities)})
         best = min(range(len(candidates)), key=similarities.__getitem__)
         nearest = min(nearest, similarities[best])

@@ -101,7 +101,7 @@ def _finish(pieces: Pieces, inputs: Inputs, demod: Tensor, settings: Settings, n
             through = h.T @ style.float().square()  # [O, I]
             gweight = gweight + weight.float() * through[:, :, None, None]
         if needs[2]:
-            through = style.float() * (h @ power(weight))
+            through = style.float() * (h @ power_of(weight))
             gstyle = through if gstyle is None else gstyle + through
     elif needs[2] and gstyle is None:
         gstyle = torch.zeros_like(style)  # premodulated, not demodulated: the style does nothing
@@ -163,7 +163,26 @@ def demodulate(inputs: Inputs, settings: Settings) -> Tensor:
     """[N, O] in fp32, or [0] without demodulation."""
     if not settings.demodulate:
         return _dispatch.empty((0,), inputs.x, dtype=torch.float32)
-    return demodulation(power(inputs.weight), inputs.style)
+    return demodulation(power_of(inputs.weight), inputs.style)
+
+
+def power_of(weight: Tensor) -> Tensor:
+    """Sum of W^2 over the taps, [O, I] in fp32; on a CPU one pass that builds no W^2."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or _extension.missing() is not None:
+        return power(weight)
+    for view, back in ((weight, False), (weight.transpose(0, 1), True)):
+        if view.is_contiguous(memory_format=torch.channels_last):  # as a convolution, or one that up-samples, reads it
+            found = _dispatch.empty(tuple(view.shape[:2]), weight)
+            torch.ops.guide_fast.native_modulated_conv2d_scale_backward(view, view, None, None, found)
+            return found.T if back else found
+    found = _dispatch.empty(tuple(weight.shape[:2]), weight)
+    torch.ops.guide_fast.native_modulated_conv2d_weight(weight.contiguous(), None, found)
+    return found
+
+
+def dense_on_cpu(x: Tensor) -> bool:
+    """Whether PyTorch's convolution between native passes can run: it is what "auto" takes on a CPU."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _extension.missing() is None
 
 
 def fastest(
@@ -229,6 +248,18 @@ def _dense_backward(*arguments: Any) -> Pieces:
     return _dense.backward(*arguments)
 
 
+def _dense_cpu_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import _dense_cpu
+
+    return _dense_cpu.forward(*arguments)
+
+
+def _dense_cpu_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import _dense_cpu
+
+    return _dense_cpu.backward(*arguments)
+
+
 def _native_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     from guide_fast.kernels.modulated_conv2d import _native
 
@@ -244,6 +275,7 @@ def _native_backward(*arguments: Any) -> Pieces:
 BACKENDS = {
     "triton": Backend(_triton_forward, _triton_backward),
     "cuda": Backend(_native_forward, _native_backward),
-    "cpu": Backend(_native_forward, _dense_backward),  # natively forward; backward on PyTorch's convolutions
-    "dense": Backend(_dense_forward, _dense_backward),  # only "auto" names it
+    "cpu": Backend(_native_forward, _dense_cpu_backward),  # natively forward; backward on PyTorch's convolutions
+    "dense": Backend(_dense_forward, _dense_backward),  # only "auto" names them
+    "dense_cpu": Backend(_dense_cpu_forward, _dense_cpu_backward),
 }

@@ -67,7 +67,7 @@ def modulated_conv2d(
         )
     _check(x, weight, style, noise, bias, next_style, up)
     gain = _check_activation(activation, gain, clamp)
-    # a GPU's choice is measured below; on a CPU PyTorch's dense convolution wins
+    # a GPU's choice is measured below; on a CPU PyTorch's dense convolution wins, between native passes
     chosen = _dispatch.choose(OP, impl, x, _operator.BACKENDS, prefer=lambda able: "auto", slow_cpu=True)
     dtype = x.dtype
     if _dispatch.widen_on_cpu(impl, x):
@@ -75,6 +75,9 @@ def modulated_conv2d(
         noise, bias, next_style = (None if t is None else t.float() for t in (noise, bias, next_style))
     if dtype == torch.float16 and demodulate:
         weight, style = _normalised(weight, style, premodulated)
+    tangent = torch.autograd.forward_ad.unpack_dual(x).tangent
+    if chosen == "reference" and impl == "auto" and tangent is None and _operator.dense_on_cpu(x):
+        chosen = "dense_cpu"
     if chosen == "reference":
         y = modulated_conv2d_reference(
             x,
@@ -100,9 +103,9 @@ def modulated_conv2d(
     if chosen == "auto":
         chosen = _operator.fastest(inputs, settings, recorded)
     if not recorded:
-        return torch.ops.guide_fast.modulated_conv2d(*inputs, next_style, *settings, chosen)[0]
+        return torch.ops.guide_fast.modulated_conv2d(*inputs, next_style, *settings, chosen)[0].to(dtype)
     y = torch.ops.guide_fast.modulated_conv2d(*inputs, None, *settings, chosen)[0]
-    return y if next_style is None else y * next_style[:, :, None, None]
+    return (y if next_style is None else y * next_style[:, :, None, None]).to(dtype)
 
 
 def _check(x: Tensor, weight: Any, style: Any, noise: Any, bias: Any, next_style: Any, up: int) -> None:

@@ -180,6 +180,16 @@ void prepare(const gf_modulated_conv2d_weight& a) {
   const T* weight = static_cast<const T*>(a.weight);
   T* packed = static_cast<T*>(a.packed);
   const int64_t taps = int64_t(a.kernel) * a.kernel;
+  if (!packed) {  // in the order of the weight
+    gf::parallel_for(0, a.power ? a.out_channels * a.in_channels : 0, 1 << 12, [&](int64_t begin, int64_t end) {
+      for (int64_t at = begin; at < end; ++at) {
+        float sum = 0;
+        for (int64_t t = 0; t < taps; ++t) sum += gf::load(weight[at * taps + t]) * gf::load(weight[at * taps + t]);
+        a.power[at] = sum;
+      }
+    });
+    return;
+  }
   gf::parallel_for(0, a.in_channels, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t o = 0; o < a.out_channels; ++o) {

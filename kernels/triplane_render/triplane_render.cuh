@@ -28,8 +28,18 @@ constexpr int kB2 = kW2 + (1 + kColours) * kHidden;
 constexpr float kWiden = 0.001f;     // colours may leave [0, 1] by this much
 constexpr float kLeak = 1e-10f;      // of light through an opaque interval
 constexpr float kFloor = 0.01f;      // added to every smoothed weight
-constexpr float kEmpty = 0x1p-25f;   // half of the last place of 1
 constexpr float kSmallest = 1e-5f;   // added again; a narrower step of the CDF counts as 1
+
+// a * b rounded by itself: fused with the sum behind it, it would move samples by a rounding of their position, and what
+// published planes show there changes visibly
+GF_HD float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  const volatile float product = a * b;
+  return product;
+#endif
+}
 
 GF_HD float exponential(float x) {
 #ifdef __CUDA_ARCH__
@@ -81,8 +91,16 @@ GF_HD float corner_weight(const Cell& c, int corner, int width, int height) {
 
 // --- samples of a ray ---
 
+// counted from the nearer end in one rounding, as torch.linspace does
 GF_HD float coarse_depth(float near_end, float far_end, int count, int i, float jitter) {
-  return near_end + (i + jitter) * ((far_end - near_end) / (count - 1));
+  const float step = (far_end - near_end) / (count - 1);
+  const float even = i < count / 2 ? std::fma(float(i), step, near_end) : std::fma(float(i + 1 - count), step, far_end);
+  return even + rounded_product(jitter, step);
+}
+
+// a coordinate of a sample, in [-1, 1] inside the box
+GF_HD float coordinate(float origin, float direction, float depth, float scale) {
+  return (origin + rounded_product(direction, depth)) * scale;
 }
 
 // weights [intervals] -> their cumulated density cdf [intervals - 1], from 0: two neighbours' maxima are averaged,
@@ -123,12 +141,13 @@ GF_HD int rank_of(const float* values, int count, int i) {
 
 // --- march ---
 
-// 1 - e^-x for x >= 0, to its last place where it is small; zero where e^-x rounds to 1, so that a ray can meet
-// nothing. Also for vectors, with their own `clear` = e^-x.
+// 1 - e^-x for x >= 0, in steps of the last place of 1, as published: zero where e^-x rounds to 1, so that a ray can
+// meet nothing, and the depth of a ray that meets next to nothing is the published one. Also for vectors, with their
+// own `clear` = e^-x.
 template <class Value>
 GF_HD Value opacity_of(Value x, Value clear) {
   const Value series = x * (1.f - x * (1 / 2.f - x * (1 / 6.f - x * (1 / 24.f - x * (1 / 120.f)))));
-  return x < kEmpty ? x * 0.f : x < 0.1f ? series : 1.f - clear;
+  return 1.f - (x < 0.1f ? 1.f - series : clear);
 }
 
 GF_HD float opacity(float sigma, float next_sigma, float length) {

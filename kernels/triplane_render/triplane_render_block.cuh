@@ -132,8 +132,8 @@ struct RayInBlock {
   }
 
   __device__ __forceinline__ Cell cell(int plane, float depth) const {
-    return cell_on_plane(plane, (origin[0] + direction[0] * depth) * scale, (origin[1] + direction[1] * depth) * scale,
-                         (origin[2] + direction[2] * depth) * scale, int(scene.width), int(scene.height));
+    const auto at = [&](int axis) { return coordinate(origin[axis], direction[axis], depth, scale); };
+    return cell_on_plane(plane, at(0), at(1), at(2), int(scene.width), int(scene.height));
   }
 
   // mean over the planes

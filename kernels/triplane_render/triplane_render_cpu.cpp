@@ -47,7 +47,7 @@ struct Ray {
         planes(static_cast<const float*>(s.planes) + index / s.rays * s.stride_batch), scale(2 / s.box_warp) {}
 
   Cell cell(int plane, float depth) const {
-    const auto at = [&](int axis) { return (origin[axis] + direction[axis] * depth) * scale; };
+    const auto at = [&](int axis) { return coordinate(origin[axis], direction[axis], depth, scale); };
     return cell_on_plane(plane, at(0), at(1), at(2), int(scene.width), int(scene.height));
   }
 

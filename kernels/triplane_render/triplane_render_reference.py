@@ -58,10 +58,12 @@ def triplane_render_reference(
 
 
 def coarse_depths(near: Tensor, far: Tensor, count: int, jitter: Tensor | None) -> Tensor:
-    """[N, R, count]: evenly from near to far, each moved on by its jitter of a step."""
+    """[N, R, count]: evenly from near to far, each moved on by its jitter of a step; rounded as torch.linspace does."""
     step = ((far - near) / (count - 1))[..., None]
-    place = torch.arange(count, dtype=near.dtype, device=near.device)
-    return near[..., None] + (place + (0.5 if jitter is None else jitter)) * step
+    place = torch.arange(count, dtype=torch.float64, device=near.device)
+    ahead, behind = near[..., None] + place * step, far[..., None] - (count - 1 - place) * step  # rounded once, below
+    even = torch.where(place < count // 2, ahead, behind).to(near.dtype)
+    return even + (0.5 if jitter is None else jitter) * step
 
 
 def march_weights(depths: Tensor, sigma: Tensor) -> Tensor:

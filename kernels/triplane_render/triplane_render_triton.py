@@ -102,7 +102,11 @@ def render_forward_kernel(
     place = tl.full((P,), 0.5, tl.float32)
     if JITTER:
         place = tl.load(jitter_ptr + index * COARSE + i, mask=i < COARSE, other=0.0)
-    depths = near + (i + place) * ((far - near) / (COARSE - 1))
+    step = (far - near) / (COARSE - 1)
+    depths = tl.where(
+        i < COARSE // 2, tl.fma(i.to(tl.float32), step, near), tl.fma((i + 1 - COARSE).to(tl.float32), step, far)
+    )
+    depths += place * step
     if FINE > 0:
         x, y, z = (ox + dx * depths) * scale, (oy + dy * depths) * scale, (oz + dz * depths) * scale
         feature = sample_planes(

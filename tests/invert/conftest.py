@@ -13,7 +13,8 @@ from guide_fast.config import InvertConfig
 from guide_fast.models.framing import Box
 from guide_fast.models.frozen import freeze
 from guide_fast.models.identity import IdentityNetwork
-from guide_fast.models.mobile_stylegan import MobileStyleGAN, Modulation
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.models.modulation import Modulation
 from guide_fast.models.perceptual import PerceptualNetwork
 
 

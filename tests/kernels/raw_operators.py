@@ -107,6 +107,26 @@ def modulated_conv2d_backward() -> Arguments:
     return named | {"gstyle": ones(2, 5), "gbias": ones(6), "gnoise": ones(2, 48)}
 
 
+def modulated_conv2d_finish() -> Arguments:
+    """What follows a convolution."""
+    named = {"z": ones(2, 6, 4, 3, nhwc=True), "demod": ones(2, 6), "noise": ones(2, 1, 4, 3), "bias": ones(6)}
+    return named | {"next_style": ones(2, 6), "y": ones(2, 6, 4, 3, nhwc=True)} | EPILOGUE
+
+
+def modulated_conv2d_finish_backward() -> Arguments:
+    """Every gradient of it."""
+    named = modulated_conv2d_finish()
+    del named["z"], named["next_style"]
+    named |= {"gy": ones(2, 6, 4, 3, nhwc=True), "g": ones(2, 6, 4, 3, nhwc=True), "gdemod": ones(2, 6)}
+    return named | {"gbias": ones(6), "gnoise": ones(2, 12)}
+
+
+def modulated_conv2d_scale_backward() -> Arguments:
+    """What comes before a convolution, with its gradients."""
+    named = {name: ones(2, 6, 4, 3, nhwc=True) for name in ("t", "x", "gx")}
+    return named | {"style": ones(2, 6), "gstyle": ones(2, 6)}
+
+
 def separable_conv2d() -> Arguments:
     """Behind the inverse wavelet, in NHWC."""
     named = {"x": ones(2, 20, 3, 4, nhwc=True), "haar_style": ones(2, 20), "depthwise": ones(5, 1, 3, 3)}
@@ -167,6 +187,9 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         modulated_conv2d_weight,
         modulated_conv2d,
         modulated_conv2d_backward,
+        modulated_conv2d_finish,
+        modulated_conv2d_finish_backward,
+        modulated_conv2d_scale_backward,
         separable_conv2d,
         separable_conv2d_backward,
         triplane_render,

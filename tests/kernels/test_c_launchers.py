@@ -93,6 +93,16 @@ int main() {
   conv.up = 2, conv.x = at, conv.packed = at, conv.style = at, conv.z = f + 1000, conv.y = f + 2000;
   ASK(gf_modulated_conv2d_cpu, conv, a.n = 0, a.height = -4, a.z = nullptr);
 
+  gf_modulated_conv2d_finish finish{};
+  finish.n = 1, finish.channels = 3, finish.pixels = 5, finish.z = f, finish.y = f + 1000;
+  ASK(gf_modulated_conv2d_finish_cpu, finish, a.n = 0, a.pixels = -5, a.y = nullptr);
+  gf_modulated_conv2d_finish_backward gfinish{};
+  gfinish.n = 1, gfinish.channels = 3, gfinish.pixels = 5, gfinish.gy = f, gfinish.y = f, gfinish.g = f + 1000;
+  ASK(gf_modulated_conv2d_finish_backward_cpu, gfinish, a.n = 0, a.channels = -3, a.gy = nullptr);
+  gf_modulated_conv2d_scale_backward gscale{};
+  gscale.n = 1, gscale.channels = 3, gscale.pixels = 5, gscale.t = f, gscale.x = f, gscale.gstyle = f + 1000;
+  ASK(gf_modulated_conv2d_scale_backward_cpu, gscale, a.n = 0, a.pixels = -5, a.x = nullptr);
+
   gf_separable_conv2d layer{};
   layer.n = 1, layer.inputs = 3, layer.outputs = 2, layer.h = 4, layer.w = 5, layer.x = at, layer.pointwise = at;
   layer.style = at, layer.y = f + 1000;

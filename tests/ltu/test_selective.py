@@ -8,7 +8,8 @@ from torch import Tensor
 
 from guide_fast.ltu.population import Population
 from guide_fast.ltu.selective import SelectiveModulation, make_selective, merge_selective
-from guide_fast.models.mobile_stylegan import MobileStyleGAN, Modulation
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.models.modulation import Modulation
 
 
 @pytest.fixture

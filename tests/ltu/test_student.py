@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from guide_fast.artifacts import weights_sha256
+from guide_fast.errors import UsageError
 from guide_fast.ltu.population import Population
 from guide_fast.ltu.selective import SelectiveModulation
-from guide_fast.ltu.student import Student, layer_gradients, slot_of
+from guide_fast.ltu.student import Student, layer_gradients
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
 
@@ -71,15 +72,15 @@ def test_slot_is_the_one_the_layer_reads(teacher: MobileStyleGAN) -> None:
             seen = []
             module = teacher.get_submodule(layer)
             hook = module.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(inputs[0]))
-            ws[0, slot_of(teacher.layers, layer)] = 1
+            ws[0, teacher.slot(layer)] = 1
             teacher.synthesis(ws)
             hook.remove()
             assert torch.equal(seen[0], torch.ones(1, 16)), layer
 
 
 def test_unknown_layer_has_no_slot(teacher: MobileStyleGAN) -> None:
-    with pytest.raises(ValueError, match="conv9"):
-        slot_of(teacher.layers, "conv9.modulation")
+    with pytest.raises(UsageError, match="conv9"):
+        teacher.slot("conv9.modulation")
 
 
 def test_layers_past_the_resolution_have_zero_gradient(

@@ -14,7 +14,7 @@ from guide_fast.artifacts import read_safetensors, rendering_sha256, weights_sha
 from guide_fast.errors import UsageError
 from guide_fast.kernels import haar
 from guide_fast.models import low_resolution
-from guide_fast.models.low_resolution import attach_head, low_resolutions, seen_layers
+from guide_fast.models.low_resolution import attach_head
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
 KIND = "low-resolution head"
@@ -34,7 +34,7 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_head_adds_a_resolution(generator: MobileStyleGAN) -> None:
-    assert low_resolutions(generator) == (16,)
+    assert generator.small_resolutions == (16,)
     assert generator.resolutions == (32,)
     attach_head(generator, 16)
     assert generator.resolutions == (16, 32)
@@ -43,7 +43,7 @@ def test_head_adds_a_resolution(generator: MobileStyleGAN) -> None:
 
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_layers_that_an_image_shows_are_those_it_depends_on(generator: MobileStyleGAN, resolution: int) -> None:
-    seen = seen_layers(generator, resolution)
+    seen = generator.seen_layers(resolution)
     if resolution == 16:
         attach_head(generator, 16)
     generator.requires_grad_(True)
@@ -59,7 +59,7 @@ def test_layers_that_an_image_shows_are_those_it_depends_on(generator: MobileSty
 
 def test_image_that_no_block_makes_shows_nothing(generator: MobileStyleGAN) -> None:
     with pytest.raises(UsageError, match=r"ltu\.resolution = 17 is no output of tiny; choose one of 16, 32"):
-        seen_layers(generator, 17)
+        generator.seen_layers(17)
 
 
 def test_head_fitted_without_writing_is_not_cached(generator: MobileStyleGAN, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ typedef struct {
   int64_t out_channels, in_channels;
   int32_t kernel;     /* 1 or 3 */
   const void* weight; /* [out_channels, in_channels, kernel, kernel] */
-  void* packed;       /* [kernel * kernel, in_channels, out_channels], written */
+  void* packed;       /* [kernel * kernel, in_channels, out_channels], written; NULL on the CPU: power alone */
   float* power;       /* [out_channels, in_channels], written: sums of W^2; NULL without demodulation */
 } gf_modulated_conv2d_weight;
 
@@ -67,6 +67,51 @@ typedef struct {
   float slope, gain, clamp;
 } gf_modulated_conv2d_backward;
 
+/* What follows a convolution of another library, float32 on the CPU: y = clamp(act(demod * z + noise + bias) * gain) *
+   next_style. `y` may be `z`. */
+typedef struct {
+  int64_t n, channels, pixels; /* of z, as NHWC: [n, pixels, channels] */
+  const float* z;
+  const float* demod;      /* [n, channels], NULL: 1 */
+  const float* noise;      /* [n or 1, pixels], may be NULL */
+  int64_t noise_stride;    /* from image to image; 0: all share one */
+  const float* bias;       /* [channels], may be NULL */
+  const float* next_style; /* [n, channels], may be NULL */
+  float* y;
+  gf_activation activation;
+  float slope, gain, clamp; /* clamp negative: none */
+} gf_modulated_conv2d_finish;
+
+/* Its gradients from y; an output that is NULL is not computed. Sums have a fixed order: equal on any number of threads. */
+typedef struct {
+  int64_t n, channels, pixels;
+  const float* gy;
+  const float* y; /* without next_style */
+  const float* demod;
+  const float* noise;
+  int64_t noise_stride;
+  const float* bias;
+  float* g;      /* gradient of z */
+  float* gdemod; /* [n, channels]; needs demod */
+  float* gbias;  /* [channels] */
+  float* gnoise; /* [n, pixels] */
+  gf_activation activation;
+  float slope, gain, clamp;
+} gf_modulated_conv2d_finish_backward;
+
+/* The gradient t of s * x, as NHWC: gx = s * t, gstyle = sum over pixels of t * x. `gx` may be `t`. */
+typedef struct {
+  int64_t n, channels, pixels;
+  const float* t;
+  const float* x;     /* needed with gstyle */
+  const float* style; /* [n, channels], NULL: 1 */
+  float* gx;          /* may be NULL */
+  float* gstyle;      /* [n, channels], may be NULL */
+} gf_modulated_conv2d_scale_backward;
+
+GF_API gf_status gf_modulated_conv2d_finish_cpu(const gf_modulated_conv2d_finish* arguments);
+GF_API gf_status gf_modulated_conv2d_finish_backward_cpu(const gf_modulated_conv2d_finish_backward* arguments);
+GF_API gf_status gf_modulated_conv2d_scale_backward_cpu(const gf_modulated_conv2d_scale_backward* arguments);
 GF_API gf_status gf_modulated_conv2d_weight_cpu(const gf_modulated_conv2d_weight* arguments);
 GF_API gf_status gf_modulated_conv2d_cpu(const gf_modulated_conv2d* arguments); /* float32 only */
 /* `stream` is a cudaStream_t; pointers are device pointers. GF_UNSUPPORTED without CUDA kernels. */

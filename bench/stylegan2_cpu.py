@@ -1,0 +1,212 @@
+"""StyleGAN2 at 256 px (channel_base 16384) on a CPU: our path beside the un-fused formulation, in one run.
+
+Run it as `python -m bench.stylegan2_cpu` from the root of the repository. Weights are random: time does not depend on
+them. Every contender lives in its own process, because memory settings are a matter of the whole process; they take
+turns, one image each. What they are:
+- eager: bench/baselines/stylegan2_eager.py, a weight [N, O, I, 3, 3] per image, grouped convolutions in NCHW, every
+  operation a pass over memory, malloc as it comes;
+- eager_kept: the same with `keep_freed_memory`, which spares page faults;
+- ours: `impl="auto"` as `load_generator` gives it.
+`gradients` is forward and backward, to ws and to every modulation weight, convolutions frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.mobilestylegan_cpu import summarise
+
+CONTENDERS = ("eager", "eager_kept", "ours")
+MODES = ("forward", "gradients")
+SIZE = 256
+CONFIG: dict[str, Any] = {
+    "family": "stylegan2",
+    "name": "stylegan2-256",
+    "z_dim": 512,
+    "c_dim": 0,
+    "w_dim": 512,
+    "img_resolution": SIZE,
+    "img_channels": 3,
+    "channel_base": 16384,
+    "channel_max": 512,
+    "num_fp16_res": 0,
+    "conv_clamp": None,
+    "architecture": "skip",
+    "mapping": {"num_layers": 8, "lr_multiplier": 0.01},
+}
+IMAGE_TOLERANCE = 1e-4  # of the image's range, as the parity tests
+GRADIENT_TOLERANCE = 1e-3  # norm of the difference to eager: leaky ReLUs at zero take either side
+GOALS = (("forward", "eager", 1.5), ("gradients", "eager", 1.5))
+
+
+def main() -> int:
+    """Check that all agree, time them in turns, print a table, store the numbers; 1 when a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--name", default="stylegan2")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return work(arguments.worker, arguments.threads, arguments.batch)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        workers = {name: Worker(name, arguments.threads, arguments.batch, Path(folder)) for name in CONTENDERS}
+        differences = compare(workers)
+    taken: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in workers} for mode in MODES}
+    for _ in range(arguments.rounds):
+        for mode in MODES:
+            for name, worker in workers.items():
+                taken[mode][name].append(worker.ask(mode))
+    for worker in workers.values():
+        worker.close()
+    result = summarise(taken)
+    missed = [
+        f"{mode} against {other}" for mode, other, goal in GOALS if result[mode][other]["times_ours"]["median"] < goal
+    ]
+    from bench.record import provenance, write
+
+    result |= {"differences": differences, "goals_missed": missed, "rounds": arguments.rounds}
+    result |= {"threads": arguments.threads, "batch": arguments.batch, "provenance": provenance()}
+    path = write(arguments.name, "cpu", result | {"contenders": __doc__})
+    print(f"{path}: {time.perf_counter() - begun:.0f} s; goals missed: {', '.join(missed) or 'none'}")
+    return 1 if missed else 0
+
+
+class Worker:
+    """A contender in its process, warmed up, waiting for its turn."""
+
+    def __init__(self, name: str, threads: int, batch: int, folder: Path) -> None:
+        settings = {"worker": name, "threads": threads, "batch": batch}
+        command = [sys.executable, "-m", "bench.stylegan2_cpu"]
+        command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.outputs = folder / f"{name}.npz"
+        self.ask(str(self.outputs))
+
+    def ask(self, what: str) -> Any:
+        """One answer of the process."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.process.args[4]} ended before its answer; its message is above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
+    """Difference of image, of gradients, to eager; ends the run where they do not agree."""
+    outputs = {name: np.load(worker.outputs) for name, worker in workers.items()}
+    base = outputs["eager"]
+    found: dict[str, dict[str, float]] = {}
+    for name, arrays in outputs.items():
+        difference = np.linalg.norm(arrays["gradients"] - base["gradients"])
+        found[name] = {
+            "image": float(np.abs(arrays["image"] - base["image"]).max() / np.ptp(base["image"])),
+            "gradients": float(difference / np.linalg.norm(base["gradients"])),
+        }
+        for what, limit in (("image", IMAGE_TOLERANCE), ("gradients", GRADIENT_TOLERANCE)):
+            if not found[name][what] <= limit:
+                raise SystemExit(
+                    f"{what} of {name} differ by {found[name][what]}, {limit} is allowed: nothing is timed"
+                )
+    return found
+
+
+def work(name: str, threads: int, batch: int) -> int:
+    """Answer on stdout: first the path of the outputs, then a mode a line."""
+    runs = contender(name, threads, batch)
+    for line in sys.stdin:
+        if (mode := line.strip()) not in runs:
+            np.savez(mode, **{key: value for run in runs.values() for key, value in run().items()})
+            for run in [*runs.values()] * 2:
+                run()
+            print(json.dumps(list(runs)), flush=True)
+            continue
+        wall, cpu = time.perf_counter(), time.process_time()
+        kept = runs[mode]()
+        seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+        del kept
+        print(json.dumps(seconds), flush=True)
+    return 0
+
+
+def contender(name: str, threads: int, batch: int) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The modes of one contender; outputs are NumPy arrays."""
+    import torch
+
+    from bench.baselines.stylegan2_eager import eager_synthesis
+    from guide_fast.models.memory import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    if name != "eager":
+        keep_freed_memory()
+    generator = random_generator()
+    network = generator.synthesis_network
+    random = torch.Generator().manual_seed(1)
+    ws = torch.randn(batch, generator.num_ws, generator.w_dim, generator=random)
+    gy = torch.randn(batch, 3, SIZE, SIZE, generator=random)
+    weights = dict(network.named_parameters()) | dict(network.named_buffers())
+    weights = {key: value for key, value in weights.items() if not key.endswith("resample")}
+    modulations = [value for key, value in weights.items() if ".modulation." in key]
+
+    def synthesis(ws: torch.Tensor) -> torch.Tensor:
+        if name == "ours":
+            return generator.synthesis(ws).image
+        return eager_synthesis(weights, ws, architecture="skip", clamp=None)
+
+    def forward() -> dict[str, Any]:
+        for parameter in modulations:
+            parameter.requires_grad_(False)
+        with torch.no_grad():
+            return {"image": synthesis(ws).numpy()}
+
+    def gradients() -> dict[str, Any]:
+        for parameter in modulations:
+            parameter.requires_grad_(True)
+        leaf = ws.clone().requires_grad_()
+        found = torch.autograd.grad(synthesis(leaf), [leaf, *modulations], gy)
+        return {"gradients": np.concatenate([g.numpy().ravel() for g in found])}
+
+    return {"forward": forward, "gradients": gradients}
+
+
+def random_generator() -> Any:
+    """StyleGAN2 as at the start of training, with noise that shows."""
+    import torch
+
+    from guide_fast.models.stylegan2 import StyleGAN2
+
+    generator = StyleGAN2(CONFIG).requires_grad_(False)
+    random = torch.Generator().manual_seed(0)
+    for name, tensor in [*generator.named_parameters(), *generator.named_buffers()]:
+        if not name.endswith("resample"):
+            scale = 0.1 if name.endswith(("bias", "strength")) else 1.0
+            tensor.copy_(torch.randn(tensor.shape, generator=random) * scale + name.endswith("modulation.bias"))
+    return generator.eval()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
