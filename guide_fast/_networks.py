@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from guide_fast import brought
 from guide_fast.errors import GuideFastError, IntegrityError
 from guide_fast.ltu import Networks
 from guide_fast.models.identity import IdentityNetwork, load_identity
-from guide_fast.models.perceptual import load_perceptual
+from guide_fast.models.perceptual import PerceptualNetwork, load_perceptual
 
 JUDGE, THIRD, LOSS_IDENTITY, PERCEPTUAL = "faceres", "mobileface", "dlib-resnet-v1", "efficientnet-lite0"
+CURRICULARFACE, INCEPTION = "curricularface-ir101", "inception-v3-fid"
+
+
+class Brought(NamedTuple):
+    """Networks that an evaluation looks through besides, each None unless the user brought it."""
+
+    curricularface: IdentityNetwork | None
+    inception: PerceptualNetwork | None
 
 
 def loss_networks() -> Networks:
@@ -20,6 +31,23 @@ def loss_networks() -> Networks:
 def judges() -> tuple[IdentityNetwork, IdentityNetwork]:
     """Judge with third opinion; raises GuideFastError, naming the one that cannot be had, before any work is done."""
     return _held_out(JUDGE, "held-out judge"), _held_out(THIRD, "third opinion")
+
+
+def brought_networks() -> Brought:
+    """What the user brought for evaluations: further numbers, never in the place of a judge or in a loss.
+
+    Raises IntegrityError when what was brought has changed since.
+    """
+    return Brought(
+        load_identity(CURRICULARFACE) if brought.available(CURRICULARFACE) else None,
+        load_perceptual(INCEPTION) if brought.available(INCEPTION) else None,
+    )
+
+
+def brought_notices(metrics: Mapping[str, Any]) -> list[str]:
+    """Under which licence the brought networks behind `metrics` came."""
+    used = {"id_curricularface": CURRICULARFACE, "fid_inception": INCEPTION}
+    return [f"{name}: {brought.brought(name).licence}." for metric, name in used.items() if metric in metrics]
 
 
 def judge_unless(*, force: bool) -> IdentityNetwork | None:

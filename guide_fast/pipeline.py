@@ -15,7 +15,16 @@ from torch import Tensor
 from guide_fast import assets, run_folder
 from guide_fast._clock import StageClock
 from guide_fast._generators import DEFAULT_GENERATOR, attach_small, derived_folder, load_generator
-from guide_fast._networks import JUDGE, LOSS_IDENTITY, judge_unless, judges, loss_networks
+from guide_fast._networks import (
+    JUDGE,
+    LOSS_IDENTITY,
+    Brought,
+    brought_networks,
+    brought_notices,
+    judge_unless,
+    judges,
+    loss_networks,
+)
 from guide_fast._plan import plan_forget
 from guide_fast._request import Asked, check_somebody, given_latent, noted, resumed
 from guide_fast._run_files import resumable
@@ -94,6 +103,7 @@ def forget(
     out = Path(out) if out is not None else None
     stopped = resumable(out) if resume else None
     judge, third = judges()
+    brought = brought_networks()
     networks = loss_networks()
     attach_small(generator, resolution, progress=progress)
     request = asked.described(generator)
@@ -156,7 +166,7 @@ def forget(
                 run_folder.give_up_run(out)
             raise
         clock.begin("evaluation")
-        measured = _measure(generator, result.generator, source, config, judge, third, networks, progress)
+        measured = _measure(generator, result.generator, source, config, judge, third, brought, networks, progress)
         seconds = clock.seconds()
         metrics = measured.evaluation.metrics | {"steps": result.steps, "stopped": result.stopped}
         seeds = {"ltu": config.ltu.seed, "evaluate": config.evaluate.seed, "bank": BANK_SEED}
@@ -242,7 +252,8 @@ def evaluate_delta(
     config = check_config(config or Config())
     changed = apply_delta(copy.deepcopy(generator), delta)
     judge, third = judges()
-    measured = _measure(generator, changed, latent, config, judge, third, loss_networks(), progress)
+    brought = brought_networks()
+    measured = _measure(generator, changed, latent, config, judge, third, brought, loss_networks(), progress)
     report = Report(measured.evaluation.metrics | {"shortfalls": measured.shortfalls})
     if out is not None:
         run_folder.write_json(Path(out) / "metrics.json", report.metrics)
@@ -307,6 +318,7 @@ def _measure(
     config: Config,
     judge: IdentityNetwork,
     third: IdentityNetwork,
+    brought: Brought,
     networks: Networks,
     progress: Progress,
 ) -> _Measured:
@@ -317,6 +329,8 @@ def _measure(
         judge=judge,
         perceptual=networks.perceptual,
         third=third,
+        curricularface=brought.curricularface,
+        inception=brought.inception,
         config=config.evaluate,
         cache_dir=derived_folder(),
         progress=progress,
@@ -328,6 +342,7 @@ def _write_results(out: Path, done: Forgotten, evaluation: Evaluation, target: T
     run_folder.write_json(out / "metrics.json", done.metrics | {"curve": list(done.report.curve)})
     write_grid(out, evaluation.thumbnails, target=target)
     notices = [pin.notice for pin in assets.list_assets() if pin.notice and pin.name != "demo-photo"]
+    notices += brought_notices(done.metrics)
     write_report(
         out,
         forgotten=done,

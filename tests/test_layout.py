@@ -17,7 +17,7 @@ MAY_IMPORT = {
     stage: {"artifacts", "config", "derived", "errors", "models", "kernels", "progress", "randomness", "resumption"}
     for stage in STAGES
 } | {
-    "models": {"artifacts", "assets", "config", "derived", "errors", "kernels", "progress"},
+    "models": {"artifacts", "assets", "brought", "config", "derived", "errors", "kernels", "progress"},
     "kernels": {"errors"},
     "errors": set(),
 }

@@ -20,7 +20,7 @@ from tiny import CONFIG, TinyIdentity, TinyPerceptual, person, tiny_generator
 from guide_fast import _generators, _networks, pipeline
 from guide_fast.artifacts import Delta, Forgotten, Latent, weights_sha256
 from guide_fast.config import Config, LtuConfig
-from guide_fast.errors import GuideFastError, RefusedError, UsageError
+from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
 from guide_fast.models import loading
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 from guide_fast.run_folder import FILES, STATE
@@ -206,6 +206,40 @@ def test_missing_third_opinion_is_not_called_the_judge(
     monkeypatch.setattr(_networks, "load_identity", load)
     with pytest.raises(GuideFastError, match=r"^the third opinion is missing and .*: mobileface cannot be fetched"):
         forget(generator)
+
+
+def test_brought_networks_report_but_never_enter_the_loss(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = forget(generator)
+    monkeypatch.setattr(_networks.brought, "available", lambda name: True)
+    seeds = NETWORKS | {_networks.CURRICULARFACE: 77}
+    monkeypatch.setattr(_networks, "load_identity", lambda name: TinyIdentity(name, seed=seeds[name]))
+    monkeypatch.setattr(_networks, "load_perceptual", lambda name=_networks.PERCEPTUAL: TinyPerceptual())
+    result = forget(generator, out=tmp_path / "run")
+    assert result.delta.sha256 == plain.delta.sha256  # the same steps through the same losses
+    assert result.metrics["judge"] == plain.metrics["judge"] == _networks.JUDGE
+    assert {"id_curricularface", "fid_inception"} == result.metrics.keys() - plain.metrics.keys() - {"delta_bytes"}
+    assert result.metrics["id_curricularface"]["name"] == _networks.CURRICULARFACE
+    assert result.metrics["fid_inception"] == result.metrics["fd_pre"] == plain.metrics["fd_pre"]
+    assert "curricularface-ir101: brought by you: licence unknown" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_changed_brought_network_stops_the_run_before_any_work(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    load = _networks.load_identity
+
+    def tampered(name: str) -> TinyIdentity:
+        if name == _networks.CURRICULARFACE:
+            raise IntegrityError("other bytes than were added")
+        return load(name)
+
+    monkeypatch.setattr(_networks.brought, "available", lambda name: name == _networks.CURRICULARFACE)
+    monkeypatch.setattr(_networks, "load_identity", tampered)
+    with pytest.raises(IntegrityError, match="other bytes than were added"):
+        forget(generator, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_target_that_resembles_the_person_is_refused(generator: MobileStyleGAN) -> None:

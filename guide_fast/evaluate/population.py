@@ -28,7 +28,7 @@ FALSE_MATCH_RATE = 1e-3
 class Population:
     """`fd_images` people of the base generator, in the order of `population_z`."""
 
-    embeddings: dict[str, Tensor]  # role -> fp32 [N, D]; "judge", "perceptual", perhaps "third"
+    embeddings: dict[str, Tensor]  # role -> fp32 [N, D]; "judge", "perceptual", perhaps others
     thumbnails: Tensor  # uint8 [B, 3, 128, 128], the bystanders
 
 

@@ -25,6 +25,7 @@ from guide_fast.evaluate.thumbnails import LARGE, Pair, choose
 CURVE_LABEL = "similarity (proxy)"
 JPEG_QUALITY = 90
 CURVE_ROWS = 12  # of the table under the plot
+OPINIONS = {"third_opinion": "Third opinion", "id_curricularface": "CurricularFace"}  # in the metrics -> heading
 
 
 def write_report(
@@ -63,7 +64,7 @@ def write_report(
         verdict=_verdict(metrics, reasons, people, max_stranger_deviations),
         pictures=_pictures(thumbnails, target),
         judge=_text(metrics["judge"]),
-        metrics=_metrics(metrics, limit, min_retained) + _third_opinion(metrics) + _others(metrics),
+        metrics=_metrics(metrics, limit, min_retained) + _opinions(metrics) + _others(metrics),
         curve=_curve(forgotten.report.curve, metrics, curve_label, by_judge=curve_by_judge),
         changes=_changes(forgotten),
         environment=_facts("Software, hardware, data of the run.", environment),
@@ -142,7 +143,7 @@ def _metrics(metrics: Mapping[str, Any], limit: float, min_retained: float) -> s
         "retained": (f"asked for: at least {min_retained:.3f}", metrics["retained"] >= min_retained),
     }
     rows = []
-    for row in wording.ROWS:
+    for row in _rows(metrics):
         mark, note = "", ""
         if row.name in asked:
             sentence, held = asked[row.name]
@@ -152,20 +153,28 @@ def _metrics(metrics: Mapping[str, Any], limit: float, min_retained: float) -> s
     return _table("What was measured, with what it means.", rows)
 
 
-def _third_opinion(metrics: Mapping[str, Any]) -> str:
-    third = metrics.get("third_opinion")
-    if third is None:
-        return ""
-    rows = [
-        _row(row, f'<td class="value">{_text(wording.shown(third[row.name]))}</td>')
-        for row in wording.THIRD_OPINION_ROWS
-    ]
-    caption = f"{third['name']}, another face network, on its own scale."
-    return "<h3>Third opinion</h3>\n" + _table(caption, rows)
+def _rows(metrics: Mapping[str, Any]) -> list[wording.Row]:
+    return [*wording.ROWS, *([wording.INCEPTION_ROW] if wording.INCEPTION_ROW.name in metrics else [])]
+
+
+def _opinions(metrics: Mapping[str, Any]) -> str:
+    parts = []
+    for name, heading in OPINIONS.items():
+        opinion = metrics.get(name)
+        if opinion is None:
+            continue
+        rows = [
+            _row(row, f'<td class="value">{_text(wording.shown(opinion[row.name]))}</td>')
+            for row in (*wording.THIRD_OPINION_ROWS, wording.VIEWS_ROW)
+            if row.name in opinion
+        ]
+        caption = f"{opinion['name']}, another face network, on its own scale."
+        parts.append(f"<h3>{heading}</h3>\n" + _table(caption, rows))
+    return "".join(parts)
 
 
 def _others(metrics: Mapping[str, Any]) -> str:
-    known = {"judge", "third_opinion", *(row.name for row in wording.ROWS)}
+    known = {"judge", *OPINIONS, *(row.name for row in _rows(metrics))}
     others = {name: value for name, value in metrics.items() if name not in known}
     if not others:
         return ""

@@ -61,11 +61,22 @@ ROWS = (
     Row("fd_pre_n", "Images behind it", "The number of images of each generator in that distance."),
 )
 
+INCEPTION_ROW = Row(  # where its weights were brought
+    "fid_inception",
+    "Frechet inception distance of all images (FID)",
+    "The same distance in the 2048 features of FID's Inception-v3, whose weights were brought by whoever ran this. "
+    "Published figures take 5,000 images or more; for as few as here it reads too high.",
+)
+
 THIRD_OPINION_ROWS = (
     Row("forgotten", "The person, before to after", "Averaged over the person and the neighbours."),
     Row("stranger_mean", "Two strangers, mean", "The scale for the number above."),
     Row("stranger_std", "Two strangers, standard deviation", "How much it varies from pair to pair."),
     Row("retained", "Other people, before to after", "Average over the bystanders."),
+)
+
+VIEWS_ROW = Row(  # of 3D generators
+    "forgotten_person_over_views", "The person alone, over the views", "Averaged over the evaluation cameras."
 )
 
 CURVE_BY_JUDGE = (

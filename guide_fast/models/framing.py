@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -50,6 +50,17 @@ class Framing(nn.Module):
         except kernels.KernelError as error:
             raise UsageError(str(error)) from None
         self._framing = framing.for_pixels((0.0, 0.0, 0.0), 1.0) if pixels else framing
+
+    @classmethod
+    def arcface(cls) -> Self:
+        """ArcFace's crop as face generators use it: averaged to 256 px, rows 35:223, columns 32:220, 112 px.
+
+        Images in [-1, 1] come out in [0, 255]. Source: pixel2style2pixel (arXiv 2008.00951).
+        """
+        published = kernels.Framing.arcface()
+        framing = cls(published.box, published.size, pixels=True)
+        framing._framing = published.for_pixels((0.0, 0.0, 0.0), 1.0)
+        return framing
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, R, R] of any R -> [N, 3, size, size] in the same dtype; UsageError if not square."""

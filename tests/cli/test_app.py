@@ -21,6 +21,7 @@ COMMANDS = [
     ("settings",),
     ("doctor",),
     ("assets", "list"),
+    ("assets", "add"),
     ("assets", "fetch"),
     ("assets", "verify"),
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from published_networks import alexnet, linear_heads, randomised
 
-from guide_fast import assets
+from guide_fast import assets, brought
 from guide_fast.errors import GuideFastError, IntegrityError
 
 DEMO_FILE = "sources/scikit-image-0.26.0/astronaut.png"
@@ -113,6 +116,82 @@ def test_dry_run_fetches_nothing(run: Any, cache: Path) -> None:
     assert outcome.code == 0
     assert len(outcome.json["would_fetch"]) == len(assets.list_assets())
     assert not cache.exists()
+
+
+@pytest.fixture
+def alex(tmp_path: Path) -> list[Path]:
+    """The two published files of lpips-alex."""
+    files = [tmp_path / "alexnet.pth", tmp_path / "alex.pth"]
+    torch.save(randomised(alexnet()).state_dict(), files[0])
+    torch.save(linear_heads((64, 192, 384, 256, 256)), files[1])
+    return files
+
+
+def test_brought_weights_are_listed_with_the_way_to_add_them(run: Any, cache: Path) -> None:
+    records = run("assets", "list", "--json").json["brought"]
+    assert [record["name"] for record in records] == [known.name for known in brought.list_brought()]
+    text = run("assets", "list").stdout
+    for record in records:
+        assert (record["state"], record["files"]) == ("missing", [])
+        assert all(record[key] in text for key in ("name", "role", "licence", "how"))
+    assert "brought by you: licence unknown to us; ArcFace weights are usually for non-commercial research" in text
+
+
+def test_added_weights_are_listed_then_verified(run: Any, cache: Path, alex: list[Path]) -> None:
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in alex]
+    expected = ["--sha256", digests[0], "--sha256", digests[1]]
+    outcome = run("assets", "add", "lpips-alex", *alex, *expected)
+    assert outcome.code == 0
+    assert "licence unknown to us" in outcome.stdout
+    (record,) = [r for r in run("assets", "list", "--json").json["brought"] if r["state"] == "cached"]
+    assert record["name"] == "lpips-alex"
+    assert record["files"] == [{"path": str(f), "sha256": d} for f, d in zip(alex, digests, strict=True)]
+    assert run("assets", "verify", "lpips-alex").code == 0
+    assert [r["name"] for r in run("assets", "verify", "--json").json["assets"]][-1] == "lpips-alex"
+    served = cache / "brought" / "lpips-alex.safetensors"
+    served.write_bytes(served.read_bytes()[:-4] + b"evil")
+    assert run("assets", "verify", "lpips-alex").code == 5
+    listed = run("assets", "list", "--json").json["brought"]
+    assert [r["name"] for r in listed if r["state"] == "tampered" and "other bytes" in r["problem"]] == ["lpips-alex"]
+
+
+def test_dry_run_adds_nothing(run: Any, cache: Path, alex: list[Path]) -> None:
+    outcome = run("assets", "add", "lpips-alex", *alex, "--dry-run", "--json")
+    assert (outcome.code, outcome.json["path"], outcome.json["dry_run"]) == (0, None, True)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["arcface-ir50", "alexnet.pth"], 2, "no IR network"),
+        (["arcface", "alexnet.pth"], 2, "choose one of arcface-ir50"),
+        (["lpips-alex", "absent.pth"], 2, "does not exist"),
+        (["lpips-alex", "alexnet.pth"], 2, "add alex.pth of LPIPS v0.1 as well"),
+        (["lpips-alex", "alexnet.pth", "alex.pth", "--sha256", "0" * 64], 2, "1 hashes were given for 2 files"),
+        (["lpips-alex", "cut.pth", "alex.pth"], 5, "cut short"),
+        (["lpips-alex", "alex.pth", "--sha256", "0" * 64], 5, "000000000000 was expected"),
+    ],
+)
+def test_what_cannot_be_added_is_one_sentence(
+    run: Any, cache: Path, alex: list[Path], arguments: list[str], code: int, said: str
+) -> None:
+    (alex[0].parent / "cut.pth").write_bytes(alex[0].read_bytes()[:5000])
+    paths = [alex[0].parent / word if word.endswith(".pth") else word for word in arguments]
+    outcome = run("assets", "add", *paths)
+    assert outcome.code == code
+    assert said in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert not cache.exists()
+
+
+def test_brought_weights_cannot_be_fetched(run: Any, cache: Path) -> None:
+    outcome = run("assets", "fetch", "inception-v3-fid")
+    assert outcome.code == 2
+    assert "inception-v3-fid cannot be fetched, you bring it: run `guide-fast assets add" in outcome.stderr
+    outcome = run("assets", "verify", "inception-v3-fid")
+    assert outcome.code == 1
+    assert "not added" in outcome.stdout
 
 
 def test_group_without_a_command_shows_its_help(run: Any) -> None:

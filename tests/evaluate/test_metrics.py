@@ -76,6 +76,18 @@ def test_names_are_fixed_with_values_that_json_holds(run: Run, edited: MobileSty
     assert with_third["third_opinion"]["name"] == "tiny-third"
 
 
+def test_brought_networks_add_numbers_without_changing_the_others(
+    run: Run, edited: MobileStyleGAN, judge: IdentityNetwork, third: IdentityNetwork, perceptual: PerceptualNetwork
+) -> None:
+    plain = run(edited, third=third).metrics
+    metrics = run(edited, third=third, curricularface=judge, inception=perceptual).metrics
+    opinion = metrics.pop("id_curricularface")
+    assert opinion.pop("name") == plain["judge"]
+    assert opinion == {name: plain[name] for name in ("forgotten", "retained", "stranger_mean", "stranger_std")}
+    assert metrics.pop("fid_inception") == plain["fd_pre"] > 0
+    assert metrics == plain
+
+
 def test_mean_is_over_the_person_with_the_neighbours(run: Run, edited: MobileStyleGAN) -> None:
     metrics = run(edited).metrics
     values = [metrics["forgotten_person"], *metrics["forgotten_neighbours"]]

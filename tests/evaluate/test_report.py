@@ -111,6 +111,19 @@ def test_every_metric_is_named(write: Write, metrics: dict[str, Any]) -> None:
     assert "tiny-judge" in page.text and "tiny-third" in page.text
 
 
+def test_brought_networks_are_reported_under_their_names(write: Write, metrics: dict[str, Any]) -> None:
+    assert "CurricularFace" not in write().text and "fid_inception" not in write().source
+    metrics["id_curricularface"] = metrics["third_opinion"] | {"name": "curricularface-ir101", "forgotten": 0.123}
+    assert "forgotten_person_over_views" not in write().source
+    metrics["id_curricularface"]["forgotten_person_over_views"] = 0.0183
+    metrics["fid_inception"] = 7.497
+    page = write()
+    assert "CurricularFace" in page.text and "curricularface-ir101" in page.text and "0.123" in page.text
+    assert "<code>forgotten_person_over_views</code>" in page.source and "0.018" in page.text
+    assert "<code>fid_inception</code>" in page.source and "7.497" in page.text
+    assert "Third opinion" in page.text and "tiny-third" in page.text
+
+
 def test_other_numbers_are_listed_as_they_are(write: Write, metrics: dict[str, Any]) -> None:
     metrics["seconds_per_step"] = 5.25
     page = write()

@@ -11,7 +11,7 @@ from stopping import PHOTO_CONFIG, stand_ins
 from tiny import TinyIdentity, TinyPerceptual, seeded
 from tiny_eg3d import tiny_eg3d
 
-from guide_fast import pipeline
+from guide_fast import _networks, pipeline
 from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.ltu import Bank, Networks, preservation_bank
@@ -50,6 +50,22 @@ def test_forget_changes_the_backbone_alone_and_rolls_back(generator: EG3D) -> No
     assert result.metrics["forgotten_person_over_views"] == pytest.approx(sum(views) / 11)
     # the middle view is the frontal camera, from which the person is judged otherwise
     assert views[5] == pytest.approx(result.metrics["forgotten_person"], abs=1e-4)
+
+
+def test_brought_curricularface_sees_every_view_but_no_step(generator: EG3D, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = pipeline.forget(generator, seed=777, config=CONFIG)
+    load = _networks.load_identity
+    monkeypatch.setattr(_networks.brought, "available", lambda name: name == _networks.CURRICULARFACE)
+    # the judge's own weights, so that both say the same
+    monkeypatch.setattr(
+        _networks, "load_identity", lambda name: load(_networks.JUDGE if name == _networks.CURRICULARFACE else name)
+    )
+    result = pipeline.forget(generator, seed=777, config=CONFIG)
+    opinion = result.metrics["id_curricularface"]
+    assert opinion["forgotten_person_over_views"] == result.metrics["forgotten_person_over_views"]
+    assert result.metrics["forgotten_person_views"] == plain.metrics["forgotten_person_views"]
+    assert result.delta.sha256 == plain.delta.sha256
+    assert "forgotten_person_over_views" not in result.metrics["third_opinion"]
 
 
 def test_steps_draw_one_camera_each_for_student_and_teacher(generator: EG3D, monkeypatch: pytest.MonkeyPatch) -> None:

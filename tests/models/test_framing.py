@@ -80,3 +80,10 @@ def test_box_outside_the_image_is_refused(box: tuple[float, float, float, float]
 def test_oblong_image_is_refused_with_its_shape() -> None:
     with pytest.raises(UsageError, match="64, 32"):
         Framing(WHOLE, 8)(torch.zeros(1, 3, 64, 32))
+
+
+def test_arcface_is_the_published_crop() -> None:
+    images = torch.rand(1, 3, 512, 512) * 2 - 1
+    cut = F.adaptive_avg_pool2d(images, 256)[:, :, 35:223, 32:220]
+    expected = F.adaptive_avg_pool2d(cut, 112) * 127.5 + 127.5
+    assert torch.allclose(Framing.arcface()(images), expected, atol=1e-3)

@@ -14,12 +14,13 @@ from guide_fast.models.framing import Box, Framing
 from guide_fast.models.frozen import FrozenNetwork
 
 IDENTITY_NETWORKS = ("dlib-resnet-v1", "faceres", "mobileface")
+BROUGHT_IDENTITIES = ("arcface-ir50", "arcface-irse50", "arcface-ir100", "curricularface-ir101")  # by the user
 
 
 class IdentityNetwork(FrozenNetwork):
     """A frozen network that tells people apart, differentiable to its input.
 
-    `name` is the name in `IDENTITY_NETWORKS`, `size` the side of its native input in pixels, `dimension` that of its
+    `name` is that of `load_identity`, `size` the side of its native input in pixels, `dimension` that of its
     embedding D, and `framing` the crop that takes FFHQ-framed images to that input.
     """
 
@@ -55,12 +56,19 @@ def _compare(a: Tensor, b: Tensor, *, kind: str, normalise: bool = True) -> Tens
 
 
 def load_identity(name: str) -> IdentityNetwork:
-    """The identity network called `name` with its pinned weights, frozen, on the CPU in float32.
+    """The identity network called `name` with its pinned weights, or those brought for it; frozen, CPU, float32.
 
-    Raises UsageError for a name outside `IDENTITY_NETWORKS`; whatever `guide_fast.assets.load` raises passes through.
+    Raises UsageError for a name outside `IDENTITY_NETWORKS`, `BROUGHT_IDENTITIES`; whatever `guide_fast.assets.load`
+    or `guide_fast.brought.load` raises passes through: nothing ever stands in for a network that was not brought.
     """
+    if name in BROUGHT_IDENTITIES:
+        from guide_fast import brought
+        from guide_fast.models.identity.iresnet import IResNet
+
+        return IResNet(*brought.load(name))
     if name not in IDENTITY_NETWORKS:
-        raise UsageError(f"unknown identity network {name!r}; choose one of {', '.join(IDENTITY_NETWORKS)}")
+        names = ", ".join((*IDENTITY_NETWORKS, *BROUGHT_IDENTITIES))
+        raise UsageError(f"unknown identity network {name!r}; choose one of {names}")
     from guide_fast import assets
 
     tensors, config = assets.load(name)

@@ -1,4 +1,4 @@
-"""Perceptual networks: the contract they share, with the door that loads the default one."""
+"""Perceptual networks: the contract they share, with the door that loads one by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from guide_fast import kernels
 from guide_fast.errors import UsageError
 from guide_fast.models.frozen import FrozenNetwork
+
+DEFAULT = "efficientnet-lite0"
+BROUGHT_PERCEPTUALS = ("lpips-vgg16", "lpips-alex", "inception-v3-fid")  # by the user
 
 
 class PerceptualNetwork(FrozenNetwork):
@@ -43,8 +46,25 @@ class PerceptualNetwork(FrozenNetwork):
         return kernels.feature_distance(features_a, features_b, weights=[share] * len(shapes_a), eps=1e-10)
 
 
-def load_perceptual() -> PerceptualNetwork:
-    """EfficientNet-Lite0 with its pinned weights, frozen, on the CPU in float32."""
+def load_perceptual(name: str = DEFAULT) -> PerceptualNetwork:
+    """The perceptual network called `name` with its pinned weights, or those brought for it; frozen, CPU, float32.
+
+    Raises UsageError for an unknown name; whatever `guide_fast.assets.load` or `guide_fast.brought.load` raises passes
+    through: nothing ever stands in for a network that was not brought.
+    """
+    if name in BROUGHT_PERCEPTUALS:
+        from guide_fast import brought
+
+        if name == "inception-v3-fid":
+            from guide_fast.models.perceptual.inception import InceptionV3
+
+            return InceptionV3(*brought.load(name))
+        from guide_fast.models.perceptual.lpips import LPIPS
+
+        return LPIPS(*brought.load(name))
+    if name != DEFAULT:
+        names = ", ".join((DEFAULT, *BROUGHT_PERCEPTUALS))
+        raise UsageError(f"unknown perceptual network {name!r}; choose one of {names}")
     from guide_fast import assets
     from guide_fast.models.perceptual.efficientnet_lite import ASSET_NAME, EfficientNetLite0
 

@@ -1,0 +1,244 @@
+"""Weights that users bring themselves: registered once, kept as safetensors, verified whenever they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guide_fast.assets import AssetStatus, home
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # raise it when a conversion changes: what was added before then has to be added anew
+_KIND = "brought weights"
+_UNKNOWN = "brought by you: licence unknown to us"
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A network whose weights guide-fast knows how to read but does not fetch.
+
+    `converter` is "module:function" with the signature
+    `convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]`.
+    """
+
+    name: str
+    role: str
+    wanted: str  # which published files, for people
+    files: int  # how many of them at most
+    licence: str
+    converter: str
+    unused: tuple[str, ...] = ()  # starts of names that are not read
+
+    @property
+    def how(self) -> str:
+        """The way to add it."""
+        return f"`guide-fast assets add {self.name} {' '.join(['PATH'] * self.files)}` with {self.wanted}"
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add` did: `sha256` of each source, `path` of the file that is served (None: nothing was written)."""
+
+    name: str
+    sources: tuple[tuple[Path, str], ...]
+    path: Path | None
+
+
+_ARCFACE = f"{_UNKNOWN}; ArcFace weights are usually for non-commercial research"
+_IDENTITY = "guide_fast.models.identity.iresnet:convert"
+_LPIPS = "guide_fast.models.perceptual.lpips:convert"
+_LPIPS_LICENCE = (
+    f"{_UNKNOWN}; the features were trained on ImageNet, whose images are for non-commercial research, the linear "
+    "heads are published under BSD-2-Clause"
+)
+_BROUGHT = (
+    Brought(
+        "arcface-ir50",
+        "identity network",
+        "the state dict of an IR-50 trained with ArcFace",
+        1,
+        _ARCFACE,
+        _IDENTITY,
+    ),
+    Brought(
+        "arcface-irse50",
+        "identity network",
+        "model_ir_se50.pth of InsightFace_Pytorch",
+        1,
+        _ARCFACE,
+        _IDENTITY,
+    ),
+    Brought(
+        "arcface-ir100",
+        "identity network",
+        "the state dict of an IR-100 trained with ArcFace",
+        1,
+        _ARCFACE,
+        _IDENTITY,
+    ),
+    Brought(
+        "curricularface-ir101",
+        "one more opinion of every evaluation (id_curricularface)",
+        "CurricularFace_Backbone.pth",
+        1,
+        f"{_UNKNOWN}; CurricularFace weights were trained on faces that are usually for non-commercial research",
+        _IDENTITY,
+    ),
+    Brought(
+        "lpips-vgg16",
+        "perceptual network",
+        "torchvision's vgg16 state dict, then vgg.pth of LPIPS v0.1",
+        2,
+        _LPIPS_LICENCE,
+        _LPIPS,
+        unused=("classifier.",),
+    ),
+    Brought(
+        "lpips-alex",
+        "perceptual network",
+        "torchvision's alexnet state dict, then alex.pth of LPIPS v0.1",
+        2,
+        _LPIPS_LICENCE,
+        _LPIPS,
+        unused=("classifier.",),
+    ),
+    Brought(
+        "inception-v3-fid",
+        "Frechet inception distance of every evaluation (fid_inception)",
+        "pt_inception-2015-12-05-6726825d.pth of pytorch-fid",
+        1,
+        f"{_UNKNOWN}; TensorFlow published these weights, trained on ImageNet, whose images are for non-commercial "
+        "research",
+        "guide_fast.models.perceptual.inception:convert",
+        unused=("fc.",),
+    ),
+)
+
+
+def list_brought() -> list[Brought]:
+    """Every network that can be brought, added or not."""
+    return list(_BROUGHT)
+
+
+def brought(name: str) -> Brought:
+    """The one called `name`. Raises UsageError naming the choices."""
+    for candidate in _BROUGHT:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(known.name for known in _BROUGHT)
+    raise UsageError(f"no network {name!r} can be brought; choose one of {names}")
+
+
+def add(name: str, paths: Sequence[Path], *, sha256: Sequence[str] = (), write: bool = True) -> Added:
+    """Read the files of `name`, convert them, keep the result in the cache in place of an earlier one.
+
+    `sha256` has the expected hash of each file, or is empty. Without `write` everything is checked, nothing kept. The
+    cache sees the old file or all of the new one. Raises UsageError for an unknown name, another network or files
+    that are no state dict, IntegrityError for other bytes than expected or damaged ones, RefusedError for a file that
+    asks for anything but tensors, GuideFastError when the disk refuses.
+    """
+    from guide_fast.artifacts import write_safetensors
+    from guide_fast.models.state_dict import read_state_dict
+
+    known = brought(name)
+    if not 1 <= len(paths) <= known.files:
+        raise UsageError(f"{name} was given {len(paths)} files; run {known.how}")
+    if sha256 and len(sha256) != len(paths):
+        raise UsageError(f"{len(sha256)} hashes were given for {len(paths)} files; give one for each, in their order")
+    state: dict[str, Tensor] = {}
+    sources = []
+    for i, path in enumerate(paths):
+        tensors, digest = read_state_dict(path, sha256=sha256[i] if sha256 else None, unused=known.unused)
+        twice = next(iter(state.keys() & tensors.keys()), None)
+        if twice is not None:
+            raise UsageError(f"{path} holds {twice} as an earlier file does; run {known.how}")
+        state |= tensors
+        sources.append((Path(path).absolute(), digest))
+    module, _, function = known.converter.partition(":")
+    tensors, config = getattr(importlib.import_module(module), function)(name, state)
+    broken = next((key for key, value in tensors.items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise IntegrityError(f"{paths[0]}: {broken} holds NaN or infinity after conversion; get the file again")
+    if not write:
+        return Added(name, tuple(sources), None)
+    metadata = {
+        "name": name,
+        "format": FORMAT,
+        "config": config,
+        "sources": [{"path": str(path), "sha256": digest} for path, digest in sources],
+        "licence": known.licence,
+        "sha256": _fingerprint(tensors, config),
+    }
+    write_safetensors(_served(name), tensors, _KIND, metadata)
+    return Added(name, tuple(sources), _served(name))
+
+
+def available(name: str) -> bool:
+    """Whether `name` was added. Looks at names only; `verify` reads the bytes."""
+    return _served(brought(name).name).is_file()
+
+
+def load(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of `name` on the CPU with its config, compared with their recorded hash on every call.
+
+    Raises UsageError for an unknown name, GuideFastError saying how to add what was not added, IntegrityError on other
+    bytes than were added.
+    """
+    tensors, metadata = _read(brought(name))
+    return tensors, metadata["config"]
+
+
+def sources(name: str) -> list[tuple[Path, str]]:
+    """Path with sha256 of each file that `name` was made from; raises what `load` raises."""
+    return [(Path(source["path"]), source["sha256"]) for source in _read(brought(name))[1]["sources"]]
+
+
+def verify(name: str) -> AssetStatus:
+    """Compare the cached bytes of `name` with the hash that was recorded when it was added."""
+    known = brought(name)
+    served = _served(name)
+    if not served.is_file():
+        return AssetStatus(name, "missing", served, f"not added; run {known.how}")
+    try:
+        _, metadata = _read(known)
+    except GuideFastError as error:
+        return AssetStatus(name, "tampered", served, str(error))
+    return AssetStatus(name, "ok", served, f"sha256 {metadata['sha256'][:12]} as recorded; {known.licence}")
+
+
+def _served(name: str) -> Path:
+    return home() / "brought" / f"{name}.safetensors"
+
+
+def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from guide_fast.artifacts import read_safetensors
+
+    served = _served(known.name)
+    if not served.is_file():
+        raise GuideFastError(
+            f"{known.name} ({known.role}) has to be brought by you, and is not in {home()}; run {known.how}"
+        )
+    again = f"run {known.how} again, or remove the file"
+    try:
+        tensors, metadata = read_safetensors(served, _KIND)
+    except UsageError as error:
+        raise IntegrityError(f"{error}; {again}") from None
+    if not isinstance(metadata, dict) or metadata.get("name") != known.name or metadata.get("format") != FORMAT:
+        raise IntegrityError(f"{served} was written by another version or for another network; {again}")
+    if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
+        raise IntegrityError(f"{served} has other bytes than were added; {again}")
+    return tensors, metadata
+
+
+def _fingerprint(tensors: dict[str, Tensor], config: Any) -> str:
+    from guide_fast.artifacts import tensors_sha256
+
+    return hashlib.sha256(f"{tensors_sha256(tensors)};{json.dumps(config, sort_keys=True)}".encode()).hexdigest()

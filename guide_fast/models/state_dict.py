@@ -1,0 +1,135 @@
+"""State dicts of published networks, read without executing anything in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.models.published import _torch_file
+from guide_fast.models.published._records import Budget, TensorRecord, materialised
+
+Shapes = Mapping[str, tuple[int, ...]]
+_LONGEST_HEADER = 100_000_000  # bytes, as the safetensors format says
+LARGEST_FILE = 4 << 30  # bytes; the largest published one, VGG16 with its classifier, has an eighth
+
+
+def read_state_dict(
+    path: Path,
+    *,
+    sha256: str | None = None,
+    unused: Sequence[str] = (),
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors in the `.pth` or `.safetensors` file at `path`, CPU, as stored, with the file's sha256.
+
+    A dictionary inside `state_dict` is unwrapped, the `module.` of a parallel model dropped; names that start with one
+    of `unused` are not read. Takes the file's size in memory besides the tensors. Raises UsageError for a file that is
+    no state dict, IntegrityError for one that is damaged or whose bytes are not those of `sha256` (64 hex digits),
+    RefusedError for one that asks for anything but tensors.
+    """
+    path = Path(path)
+    if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
+        raise UsageError(f"sha256 {sha256[:80]!r} is not 64 hexadecimal digits; give what `sha256sum` prints")
+    data = _bytes(path)
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256.lower():
+        raise IntegrityError(
+            f"{path} has sha256 {digest[:12]}, {sha256.lower()[:12]} was expected; nothing was kept, get the file again"
+        )
+    try:
+        return _tensors(data, tuple(unused)), digest
+    except GuideFastError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def check_state(what: str, state: Mapping[str, Tensor], wanted: Shapes) -> None:
+    """Raise IntegrityError naming the first tensor of `wanted` that `what` lacks, or has in another shape or kind."""
+    for name, shape in wanted.items():
+        if name not in state:
+            raise IntegrityError(f"{what} lacks {name}; get the file again")
+        found = tuple(state[name].shape)
+        if found != shape:
+            raise IntegrityError(f"{name} has shape {list(found)} where {what} has {list(shape)}; get the file again")
+        if not state[name].is_floating_point():
+            raise IntegrityError(f"{name} holds {state[name].dtype} where {what} has floats; get the file again")
+
+
+def batch_norm_shapes(name: str, channels: int, *, affine: bool = True) -> dict[str, tuple[int, ...]]:
+    """What `batch_norm` reads for `name`."""
+    parts = ("weight", "bias", "running_mean", "running_var") if affine else ("running_mean", "running_var")
+    return {f"{name}.{part}": (channels,) for part in parts}
+
+
+def batch_norm(state: Mapping[str, Tensor], name: str, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Scale with shift, fp64 [C], of a batch norm in eval mode: y = scale x + shift; one without affine has neither."""
+    scale = torch.rsqrt(state[f"{name}.running_var"].double() + epsilon)
+    if f"{name}.weight" in state:
+        scale = scale * state[f"{name}.weight"].double()
+    shift = -state[f"{name}.running_mean"].double() * scale
+    if f"{name}.bias" in state:
+        shift = shift + state[f"{name}.bias"].double()
+    return scale, shift
+
+
+def folded(state: Mapping[str, Tensor], convolution: str, norm: str, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Weight with bias, fp32, of a convolution without bias followed by a batch norm."""
+    scale, shift = batch_norm(state, norm, epsilon)
+    weight = state[f"{convolution}.weight"].double() * scale[:, None, None, None]
+    return weight.float(), shift.float()
+
+
+def _bytes(path: Path) -> bytearray:
+    """The file's bytes, in memory of our own: a file that changes meanwhile cannot change what was checked."""
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"{path} {reason}; give a state dict (.pth or .safetensors)")
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size > LARGEST_FILE:
+                raise UsageError(f"{path} has {size:,} bytes; state dicts up to {LARGEST_FILE:,} are read")
+            data = bytearray(size)
+            file.seek(0)
+            if file.readinto(data) != size:
+                raise IntegrityError(f"{path} changed while it was read; try again")
+            return data
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
+
+
+def _tensors(data: bytearray, unused: tuple[str, ...]) -> dict[str, Tensor]:
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _LONGEST_HEADER:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return {name: v for name, v in _plain_names(load(bytes(data))).items() if not name.startswith(unused)}
+        except SafetensorError as error:
+            raise IntegrityError(f"it is damaged ({error}); get it again") from None
+    budget = Budget(len(data))
+    view, start = memoryview(data), bytes(data[:64])
+    if start.startswith((_torch_file.ZIP, _torch_file.LEGACY)):
+        found = _torch_file.read_torch(view, budget)
+    elif start[:1] == b"\x80":
+        found = _torch_file.read_pickle(view, budget)
+    else:
+        raise UsageError(f"it is no state dict (it starts with {start[:8]!r}); give a .pth or .safetensors file")
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not found:
+        raise UsageError("it holds no dictionary of tensors; give a state dict (.pth or .safetensors)")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, TensorRecord):
+            raise UsageError(f"its {str(name)[:60]!r} is no tensor; give a state dict (.pth or .safetensors)")
+    return materialised({k: v for k, v in _plain_names(found).items() if not k.startswith(unused)}, budget)
+
+
+def _plain_names(found: dict[str, Any]) -> dict[str, Any]:
+    if all(name.startswith("module.") for name in found):
+        return {name.removeprefix("module."): value for name, value in found.items()}
+    return found
