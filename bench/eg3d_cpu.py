@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from bench.mobilestylegan_cpu import summarise
+from bench.worker import Worker, timed
 
 CONTENDERS = ("eager", "ours")
 MODES = ("forward", "gradients")
@@ -48,8 +48,12 @@ def main() -> int:
         return work(arguments.worker, arguments.threads, arguments.rays)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        workers = {name: Worker(name, arguments.threads, arguments.rays, Path(folder)) for name in CONTENDERS}
-        peaks = {mode: {name: worker.peaks[mode] for name, worker in workers.items()} for mode in MODES}
+        settings = {"threads": arguments.threads, "rays": arguments.rays}
+        workers = {name: Worker("bench.eg3d_cpu", name, Path(folder), **settings) for name in CONTENDERS}
+        # first: freed memory may stay resident
+        peaks = {mode: {name: worker.ask(f"peak {mode}") for name, worker in workers.items()} for mode in MODES}
+        for worker in workers.values():
+            worker.ask(f"save {worker.outputs}")
         differences = compare(workers)
     taken: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in workers} for mode in MODES}
     for _ in range(arguments.rounds):
@@ -77,37 +81,6 @@ def main() -> int:
     path = write(arguments.name, "cpu", result)
     print(f"{path}: {time.perf_counter() - begun:.0f} s; goals missed: {', '.join(missed) or 'none'}")
     return 1 if missed else 0
-
-
-class Worker:
-    """A contender in its process, warmed up, waiting for its turn."""
-
-    def __init__(self, name: str, threads: int, rays: int, folder: Path) -> None:
-        command = [sys.executable, "-m", "bench.eg3d_cpu", "--worker", name]
-        command += ["--threads", str(threads), "--rays", str(rays)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.outputs = folder / f"{name}.npz"
-        self.peaks = {mode: self.ask(f"peak {mode}") for mode in MODES}  # first: freed memory may stay resident
-        self.ask(f"save {self.outputs}")
-
-    def ask(self, what: str) -> Any:
-        """One answer of the process."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self.process.args[4]} ended before its answer; its message is above")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare(workers: dict[str, Worker]) -> dict[str, float]:
@@ -139,10 +112,7 @@ def work(name: str, threads: int, rays: int) -> int:
         elif what == "peak":
             answers.write(json.dumps(peak_bytes(runs[rest]) - before) + "\n")
         else:
-            wall, cpu = time.perf_counter(), time.process_time()
-            kept = runs[what]()
-            seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-            del kept
+            seconds = timed(runs[what])
             answers.write(json.dumps(seconds) + "\n")
     return 0
 

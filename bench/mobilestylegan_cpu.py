@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.worker import Worker, timed
+
 CONTENDERS = ("eager", "eager_kept", "compiled", "openvino", "ours")
 MODES = ("forward", "gradients")
 ASSET = "mobilestylegan-ffhq-1024"
@@ -53,17 +55,20 @@ def main() -> int:
     if arguments.worker:
         return work(arguments.worker, arguments.threads)
     begun = time.perf_counter()
-    workers = {}
+    workers: dict[str, Worker] = {}
+    modes: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:
-            workers[name] = Worker(name, arguments.threads, Path(folder))
-            print(f"{name}: ready after {workers[name].seconds:.0f} s", flush=True)
+            starting = time.perf_counter()
+            worker = Worker("bench.mobilestylegan_cpu", name, Path(folder), threads=arguments.threads)
+            workers[name], modes[name] = worker, worker.ask(str(worker.outputs))
+            print(f"{name}: ready after {time.perf_counter() - starting:.0f} s", flush=True)
         differences = compare(workers)
     taken: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in workers} for mode in MODES}
     for _ in range(arguments.rounds):
         for mode in MODES:
             for name, worker in workers.items():
-                if mode in worker.modes:
+                if mode in modes[name]:
                     taken[mode][name].append(worker.ask(mode))
     for worker in workers.values():
         worker.close()
@@ -80,37 +85,6 @@ def main() -> int:
     path = write(arguments.name, "cpu", result)
     print(f"{path}: {time.perf_counter() - begun:.0f} s; goals missed: {', '.join(missed) or 'none'}")
     return 1 if missed else 0
-
-
-class Worker:
-    """A contender in its process, warmed up, waiting for its turn."""
-
-    def __init__(self, name: str, threads: int, folder: Path) -> None:
-        begun = time.perf_counter()
-        command = [sys.executable, "-m", "bench.mobilestylegan_cpu", "--worker", name, "--threads", str(threads)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.outputs = folder / f"{name}.npz"
-        self.modes = self.ask(str(self.outputs))
-        self.seconds = time.perf_counter() - begun
-
-    def ask(self, what: str) -> Any:
-        """One answer of the process."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self.process.args[4]} ended before its answer; its message is above")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare(workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
@@ -167,10 +141,7 @@ def work(name: str, threads: int) -> int:
                 run()
             answers.write(json.dumps(list(runs)) + "\n")
             continue
-        wall, cpu = time.perf_counter(), time.process_time()
-        kept = runs[mode]()
-        seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-        del kept
+        seconds = timed(runs[mode])
         answers.write(json.dumps(seconds) + "\n")
     return 0
 

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.mobilestylegan_cpu import summarise
+from bench.worker import Worker, timed
 
 CONTENDERS = ("eager", "eager_kept", "ours")
 MODES = ("forward", "gradients")
@@ -63,7 +62,10 @@ def main() -> int:
         return work(arguments.worker, arguments.threads, arguments.batch)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        workers = {name: Worker(name, arguments.threads, arguments.batch, Path(folder)) for name in CONTENDERS}
+        settings = {"threads": arguments.threads, "batch": arguments.batch}
+        workers = {name: Worker("bench.stylegan2_cpu", name, Path(folder), **settings) for name in CONTENDERS}
+        for worker in workers.values():
+            worker.ask(str(worker.outputs))
         differences = compare(workers)
     taken: dict[str, dict[str, list[dict[str, float]]]] = {mode: {name: [] for name in workers} for mode in MODES}
     for _ in range(arguments.rounds):
@@ -83,37 +85,6 @@ def main() -> int:
     path = write(arguments.name, "cpu", result | {"contenders": __doc__})
     print(f"{path}: {time.perf_counter() - begun:.0f} s; goals missed: {', '.join(missed) or 'none'}")
     return 1 if missed else 0
-
-
-class Worker:
-    """A contender in its process, warmed up, waiting for its turn."""
-
-    def __init__(self, name: str, threads: int, batch: int, folder: Path) -> None:
-        settings = {"worker": name, "threads": threads, "batch": batch}
-        command = [sys.executable, "-m", "bench.stylegan2_cpu"]
-        command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.outputs = folder / f"{name}.npz"
-        self.ask(str(self.outputs))
-
-    def ask(self, what: str) -> Any:
-        """One answer of the process."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{self.process.args[4]} ended before its answer; its message is above")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def compare(workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
@@ -145,10 +116,7 @@ def work(name: str, threads: int, batch: int) -> int:
                 run()
             print(json.dumps(list(runs)), flush=True)
             continue
-        wall, cpu = time.perf_counter(), time.process_time()
-        kept = runs[mode]()
-        seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-        del kept
+        seconds = timed(runs[mode])
         print(json.dumps(seconds), flush=True)
     return 0
 

@@ -25,6 +25,7 @@ from guide_fast.models.published import (
     _stylegan2,
     _torch_file,
 )
+from guide_fast.models.published._file import read_bytes
 from guide_fast.models.published._records import (
     Budget,
     Persistent,
@@ -34,7 +35,6 @@ from guide_fast.models.published._records import (
 )
 
 Built = tuple[dict[str, Tensor], dict[str, Any], str]  # tensors, config, format
-LARGEST_FILE = 4 << 30  # bytes; the largest published checkpoint has a quarter
 _FORMATS = "StyleGAN2-ADA or EG3D pickle (.pkl), rosinality or state dict (.pt), or guide-fast generator (.safetensors)"
 
 
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> Published:
     IntegrityError for one that is damaged or contradicts itself.
     """
     path = Path(path)
-    data = _read(path)
+    data = read_bytes(path, "checkpoints", _FORMATS)
     digest = hashlib.sha256(data).hexdigest()
     if _is_safetensors(data):
         tensors, config = _converted(path)
@@ -81,25 +81,6 @@ def _generator(root: Any, path: Path, budget: Budget) -> Built:
     if isinstance(root, dict):
         what += f" under G_ema or g_ema (its keys are {', '.join(str(key)[:20] for key in list(root)[:8]) or 'none'})"
     raise UsageError(f"{path} holds {what}; give a {_FORMATS}")
-
-
-def _read(path: Path) -> bytearray:
-    """The file's bytes, in memory of our own: a file that changes meanwhile cannot change what was checked."""
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{path} {reason}; give a {_FORMATS}")
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size > LARGEST_FILE:
-                raise UsageError(f"{path} has {size:,} bytes; checkpoints up to {LARGEST_FILE:,} are read")
-            data = bytearray(size)
-            file.seek(0)
-            if file.readinto(data) != size:
-                raise IntegrityError(f"{path} changed while it was read; try again")
-            return data
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
 
 
 def _root(data: memoryview, budget: Budget) -> Any:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.models.published import _torch_file
+from guide_fast.models.published._file import read_bytes
 from guide_fast.models.published._records import Budget, TensorRecord, materialised
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LONGEST_HEADER = 100_000_000  # bytes, as the safetensors format says
-LARGEST_FILE = 4 << 30  # bytes; the largest published one, VGG16 with its classifier, has an eighth
 
 
 def read_state_dict(
@@ -35,7 +35,7 @@ def read_state_dict(
     path = Path(path)
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise UsageError(f"sha256 {sha256[:80]!r} is not 64 hexadecimal digits; give what `sha256sum` prints")
-    data = _bytes(path)
+    data = read_bytes(path, "state dicts", "state dict (.pth or .safetensors)")
     digest = hashlib.sha256(data).hexdigest()
     if sha256 is not None and digest != sha256.lower():
         raise IntegrityError(
@@ -81,25 +81,6 @@ def folded(state: Mapping[str, Tensor], convolution: str, norm: str, epsilon: fl
     scale, shift = batch_norm(state, norm, epsilon)
     weight = state[f"{convolution}.weight"].double() * scale[:, None, None, None]
     return weight.float(), shift.float()
-
-
-def _bytes(path: Path) -> bytearray:
-    """The file's bytes, in memory of our own: a file that changes meanwhile cannot change what was checked."""
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{path} {reason}; give a state dict (.pth or .safetensors)")
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size > LARGEST_FILE:
-                raise UsageError(f"{path} has {size:,} bytes; state dicts up to {LARGEST_FILE:,} are read")
-            data = bytearray(size)
-            file.seek(0)
-            if file.readinto(data) != size:
-                raise IntegrityError(f"{path} changed while it was read; try again")
-            return data
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from None
 
 
 def _tensors(data: bytearray, unused: tuple[str, ...]) -> dict[str, Tensor]:
