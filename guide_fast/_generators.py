@@ -66,7 +66,9 @@ def attach_small(generator: Generator, resolution: int, *, write: bool = True, p
         return
     if not isinstance(generator, MobileStyleGAN):
         known = ", ".join(map(str, generator.resolutions))
-        raise UsageError(f"{generator.name} has no {resolution} px output; it renders at {known}")
+        raise UsageError(
+            f"{generator.name} has no {resolution} px output to take steps at; set ltu.resolution to one of {known}"
+        )
     attach_head(generator, resolution, cache_dir=derived_folder(), write=write, progress=progress)
 
 

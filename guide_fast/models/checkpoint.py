@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from guide_fast.artifacts import read_safetensors
-from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.models.published import (
     _eg3d,
     _rosinality,
@@ -63,7 +63,11 @@ def read_checkpoint(path: Path) -> Published:
         tensors, config = _converted(path)
         return Published(config["family"], tensors, config, "guide-fast generator", digest)
     budget = Budget(len(data))
-    tensors, config, kind = _generator(_root(memoryview(data), budget), path, budget)
+    try:
+        tensors, config, kind = _generator(_root(memoryview(data), budget), path, budget)
+    except GuideFastError as error:
+        said = str(error)
+        raise error if str(path) in said else type(error)(f"{path}: {said}") from None
     return Published(config["family"], tensors, config, kind, digest)
 
 
