@@ -151,8 +151,13 @@ class EG3D(nn.Module):
         return Rendering(image, features, planes, raw, depth)
 
     def seen_layers(self, resolution: int) -> tuple[str, ...]:
-        """The layers on which an image of `resolution` px depends: all, since every image is rendered from planes."""
-        self._check_resolution(resolution)
+        """The layers on which an image of `resolution` px depends: all, since every image is rendered from planes.
+
+        Raises UsageError where there is no such image.
+        """
+        if resolution not in self.resolutions:
+            known = ", ".join(map(str, self.resolutions))
+            raise UsageError(f"ltu.resolution = {resolution} is no output of {self.name}; choose one of {known}")
         return self.layers
 
     def slot(self, layer: str) -> int:

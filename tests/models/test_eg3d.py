@@ -249,3 +249,8 @@ def test_state_goes_through_a_file_unchanged(tiny: EG3D) -> None:
 def test_weights_of_another_shape_are_an_integrity_error(tiny: EG3D) -> None:
     with pytest.raises(IntegrityError, match="do not fit tiny-eg3d"):
         EG3D.from_tensors(tiny.state_dict() | {"decoder.net.0.weight": torch.zeros(1)}, tiny.config)
+
+
+def test_resolution_of_the_steps_that_it_lacks_is_named_with_the_ones_it_has(tiny: EG3D) -> None:
+    with pytest.raises(UsageError, match=rf"ltu.resolution = 7 is no output of {tiny.name}; choose one of "):
+        tiny.seen_layers(7)
