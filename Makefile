@@ -52,7 +52,7 @@ GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU        ?=
 
 gpu:  ## run the tests and benchmarks that need a CUDA device; GPU="--wheel dist/x.whl --minutes 30" passes options
-	$(GPU_PYTHON) -m bench.run $(GPU)
+	$(GPU_PYTHON) -m guide_fast.bench.run $(GPU)
 
 wheel: setup  ## build dist/*.whl
 	rm -rf build/lib build/bdist* dist

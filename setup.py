@@ -145,10 +145,16 @@ def _replace(package: Path) -> None:
         os.replace(copy, target)  # never truncate a library that a process has mapped
 
 
-kernels = ["guide_fast.kernels", *(f"guide_fast.kernels.{name}" for name in find_packages("kernels"))]
+linked = ("kernels", "bench")  # folders of the repository that are packages of guide_fast
+inside = [
+    f"guide_fast.{name}" for folder in linked for name in (folder, *(f"{folder}.{p}" for p in find_packages(folder)))
+]
 setup(
-    packages=[*find_packages(include=["guide_fast", "guide_fast.*"], exclude=["guide_fast.kernels*"]), *kernels],
-    package_dir={"guide_fast.kernels": "kernels"},
+    packages=[
+        *find_packages(include=["guide_fast", "guide_fast.*"], exclude=[f"guide_fast.{name}*" for name in linked]),
+        *inside,
+    ],
+    package_dir={f"guide_fast.{name}": name for name in linked},
     ext_modules=[Extension("guide_fast._native", sources=[])],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": StableWheel},
 )

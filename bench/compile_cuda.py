@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import machine_code
-from bench.sources import include_folders
+from guide_fast.bench import machine_code
+from guide_fast.bench.sources import include_folders
 
 ARCHS = ("80", "86", "89", "90a", "120")  # the wheel carries 120 as PTX; here it is assembled, for the figures
 

@@ -1,7 +1,8 @@
 """What the compilers make of every kernel: registers, local memory, shared memory, matrix instruction, code size.
 
-`python -m bench.compile_report` needs no GPU. It compiles what has changed since the committed table (`--all`:
-everything), then writes bench/results/compile_report.json with a table beside it; 1 when a kernel breaks a rule.
+`python -m guide_fast.bench.compile_report` needs no GPU. It compiles what has changed since the committed table
+(`--all`: everything), then writes bench/results/compile_report.json with a table beside it; 1 when a kernel breaks a
+rule.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench import compile_cuda
-from bench.record import RESULTS
-from bench.sources import ROOT, digest
+from guide_fast.bench import compile_cuda
+from guide_fast.bench.record import RESULTS
+from guide_fast.bench.sources import ROOT, digest
 
 TABLE = RESULTS / "compile_report.json"
 DTYPES = ("fp32", "fp16", "bf16")
@@ -81,7 +82,7 @@ def triton_rows(modules: Sequence[Path], dtypes: Sequence[str], archs: Sequence[
 
     def run(share: int) -> list[Row]:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.compile_triton"],
+            [sys.executable, "-m", "guide_fast.bench.compile_triton"],
             input=json.dumps(work | {"share": share}),
             text=True,
             capture_output=True,
@@ -143,7 +144,7 @@ def markdown(table: dict[str, Any]) -> str:
     """One line per kernel, dtype: the figures of each architecture side by side where they differ."""
     lines = ["# What the compilers make of every kernel", ""]
     by = ", ".join(version for _, version in sorted(table["tools"].items()))
-    lines += [f"Made without a GPU by `python -m bench.compile_report`: {by}.", ""]
+    lines += [f"Made without a GPU by `python -m guide_fast.bench.compile_report`: {by}.", ""]
     lines += ["`dot`: multiplies matrices. Columns with several numbers: one for each architecture, in its order.", ""]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in table["rows"]:

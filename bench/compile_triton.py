@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import machine_code
+from guide_fast.bench import machine_code
 
 # Channel counts, sizes of published generators' large layers are multiples of 16; run-time specialisation finds that,
 # so the table does. A matrix product calls channels depth, width.

@@ -1,7 +1,8 @@
 """The demonstration from a cold start, then three photos, on a CPU: seconds per stage, quality.
 
-Run it as `python -m bench.demo_cpu [--photos FOLDER]` from the root of the repository, with the weights in the cache.
-Derived files (heads, banks) are made anew, as on a user's first run. The photos are not part of the repository.
+Run it as `python -m guide_fast.bench.demo_cpu [--photos FOLDER]` from the root of the repository, with the weights in
+the cache. Derived files (heads, banks) are made anew, as on a user's first run. The photos are not part of the
+repository.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.record import provenance, write
 from guide_fast import assets
+from guide_fast.bench.record import provenance, write
 
 PHOTOS = ("018905", "149128", "081970")
 REQUESTED_SECONDS = 240.0

@@ -1,7 +1,7 @@
 """EG3D's renderer on a CPU: the fused operation against the un-fused formulation, side by side.
 
-Run it as `python -m bench.eg3d_cpu` from the root of the repository; it needs no weights. Planes are smooth random ones
-of 3 x 32 channels at 256 px, the decoder has 64 hidden units, a ray has 48 + 48 samples.
+Run it as `python -m guide_fast.bench.eg3d_cpu` from the root of the repository; it needs no weights. Planes are smooth
+random ones of 3 x 32 channels at 256 px, the decoder has 64 hidden units, a ray has 48 + 48 samples.
 - eager: `bench/baselines/grid_sample_render.py`, plain PyTorch: every sample's features in memory;
 - ours: `kernels.triplane_render` with `impl="auto"`.
 Each lives in its own process; they take turns, one rendering each. `gradients` is forward and backward to the planes,
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.mobilestylegan_cpu import summarise
-from bench.worker import Worker, timed
+from guide_fast.bench.mobilestylegan_cpu import summarise
+from guide_fast.bench.worker import Worker, timed
 
 CONTENDERS = ("eager", "ours")
 MODES = ("forward", "gradients")
@@ -73,7 +73,7 @@ def main() -> int:
             missed.append(f"{mode}: {SPEEDUP} times as fast")
         if share > MEMORY:
             missed.append(f"{mode}: {MEMORY} of the memory")
-    from bench.record import provenance, write
+    from guide_fast.bench.record import provenance, write
 
     result |= {"differences": differences, "goals_missed": missed, "rounds": arguments.rounds, "contenders": __doc__}
     result |= {"threads": arguments.threads, "provenance": provenance()}
@@ -125,8 +125,8 @@ def contender(name: str, threads: int, rays: int) -> Runs:
     import torch
     from torch.nn import functional as F
 
-    from bench.baselines.grid_sample_render import grid_sample_render
     from guide_fast import kernels
+    from guide_fast.bench.baselines.grid_sample_render import grid_sample_render
     from guide_fast.models import cameras
 
     torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """How far our generators are from published outputs, fp32 on a CPU: largest difference over the output's range.
 
-Run it as `python -m bench.exactness [--fixtures FOLDER]` from the root of the repository, with the weights in the
-cache. The fixtures (small checkpoints with outputs of the published code) are not part of the repository.
+Run it as `python -m guide_fast.bench.exactness [--fixtures FOLDER]` from the root of the repository, with the weights
+in the cache. The fixtures (small checkpoints with outputs of the published code) are not part of the repository.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.record import provenance, write
 from guide_fast import load_generator
+from guide_fast.bench.record import provenance, write
 from guide_fast.models.checkpoint import read_checkpoint
 from guide_fast.models.loading import from_tensors
 

@@ -1,6 +1,6 @@
 """Forgetting ten people of the default generator on a CPU: quality, seconds, memory.
 
-Run it as `python -m bench.forget_cpu` from the root of the repository; it needs the weights in the cache.
+Run it as `python -m guide_fast.bench.forget_cpu` from the root of the repository; it needs the weights in the cache.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from bench.record import provenance, quantiles, write
+from guide_fast.bench.record import provenance, quantiles, write
 from guide_fast.config import resolve_config
 from guide_fast.pipeline import forget, load_generator
 

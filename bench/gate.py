@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.case import Problem
-from bench.precision import products
+from guide_fast.bench.case import Problem
+from guide_fast.bench.precision import products
 
 FORWARD_FACTOR, GRADIENT_FACTOR = 2.0, 3.0
 BASELINE_SLACK = 4.0  # a baseline has its own order of operations: it has to be the same function, no more

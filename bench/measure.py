@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.case import FORWARD, Case, Problem, Work
-from bench.gate import Gate, cotangent, leaves_of
-from bench.precision import fastest_convolutions, products
-from bench.roofline import Roofline
-from bench.timer import CudaTimer, NoTimer, Timing
+from guide_fast.bench.case import FORWARD, Case, Problem, Work
+from guide_fast.bench.gate import Gate, cotangent, leaves_of
+from guide_fast.bench.precision import fastest_convolutions, products
+from guide_fast.bench.roofline import Roofline
+from guide_fast.bench.timer import CudaTimer, NoTimer, Timing
 from guide_fast.kernels import ImplementationUnavailable, _dispatch
 
 OURS = "ours"

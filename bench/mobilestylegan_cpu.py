@@ -1,8 +1,8 @@
 """MobileStyleGAN at 1024 px on a CPU: our path, eager PyTorch, torch.compile, OpenVINO, side by side.
 
-Run it as `python -m bench.mobilestylegan_cpu` from the root of the repository; it needs the weights in the cache.
-Every contender lives in its own process, because memory settings and compilers are a matter of the whole process; they
-take turns, one image each. What they are:
+Run it as `python -m guide_fast.bench.mobilestylegan_cpu` from the root of the repository; it needs the weights in the
+cache. Every contender lives in its own process, because memory settings and compilers are a matter of the whole
+process; they take turns, one image each. What they are:
 - eager: the generator written plainly (`impl="reference"`): NCHW, no in-place operations, malloc as it comes;
 - eager_kept: the same with `keep_freed_memory`, which spares page faults;
 - compiled: torch.compile of that with the best settings found: channels_last, kept memory, freezing in inference;
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.worker import Worker, timed
+from guide_fast.bench.worker import Worker, timed
 
 CONTENDERS = ("eager", "eager_kept", "compiled", "openvino", "ours")
 MODES = ("forward", "gradients")
@@ -60,7 +60,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:
             starting = time.perf_counter()
-            worker = Worker("bench.mobilestylegan_cpu", name, Path(folder), threads=arguments.threads)
+            worker = Worker("guide_fast.bench.mobilestylegan_cpu", name, Path(folder), threads=arguments.threads)
             workers[name], modes[name] = worker, worker.ask(str(worker.outputs))
             print(f"{name}: ready after {time.perf_counter() - starting:.0f} s", flush=True)
         differences = compare(workers)
@@ -78,7 +78,7 @@ def main() -> int:
         for mode, other, goal in GOALS
         if (ratio := result[mode].get(other, {}).get("times_ours")) and ratio["median"] < goal
     ]
-    from bench.record import provenance, write
+    from guide_fast.bench.record import provenance, write
 
     result |= {"differences": differences, "goals_missed": missed, "rounds": arguments.rounds}
     result |= {"threads": arguments.threads, "provenance": provenance(), "layers": layers(), "contenders": __doc__}
@@ -107,7 +107,7 @@ def compare(workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
 
 def summarise(taken: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, Any]:
     """Quantiles of seconds, of CPU seconds, of the ratio to ours in the same round; printed."""
-    from bench.record import quantiles
+    from guide_fast.bench.record import quantiles
 
     result: dict[str, Any] = {}
     for mode, contenders in taken.items():

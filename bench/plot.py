@@ -1,6 +1,6 @@
 """Draws a results folder: how much faster than the others, how near to the measured roofline.
 
-`python -m bench.plot bench/results/<device>` writes <operation>.png beside the results.
+`python -m guide_fast.bench.plot bench/results/<device>` writes <operation>.png beside the results.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.case import BOTH, FORWARD
-from bench.verdict import read
+from guide_fast.bench.case import BOTH, FORWARD
+from guide_fast.bench.verdict import read
 
 # Okabe, Ito: told apart by everybody
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")

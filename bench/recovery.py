@@ -1,7 +1,7 @@
 """Can an attacker who has a picture of the person find them again in the forgotten generator?
 
 Optimisation-based inversion in W, the same on the original generator and on generators forgotten toward different
-targets. Run it as `python -m bench.recovery`; it needs the weights in the cache.
+targets. Run it as `python -m guide_fast.bench.recovery`; it needs the weights in the cache.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import torch
 from torch import Tensor
 
-from bench.record import provenance, quantiles, write
+from guide_fast.bench.record import provenance, quantiles, write
 from guide_fast.config import resolve_config
 from guide_fast.deltas import apply_delta
 from guide_fast.ltu.terms import Networks, Views, observe

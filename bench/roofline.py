@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from bench.precision import products
-from bench.timer import CudaTimer
+from guide_fast.bench.precision import products
+from guide_fast.bench.timer import CudaTimer
 
 COPY_BYTES = 1 << 30
 SIZES = {"float16": 8192, "bfloat16": 8192, "tf32": 8192, "float32": 4096}

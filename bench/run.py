@@ -1,7 +1,7 @@
 """The proof on a GPU, in minutes, without a network: tests, memory checks, then benchmarks of what passed.
 
-`python -m bench.run` on a machine with a CUDA device, `--smoke` anywhere: the same code on tiny shapes, which measures
-nothing. Results go to bench/results/<device>/.
+`python -m guide_fast.bench.run` on a machine with a CUDA device, `--smoke` anywhere: the same code on tiny shapes,
+which measures nothing. Results go to bench/results/<device>/.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from bench import record
-from bench.native_libraries import take_from_wheel
-from bench.sources import ROOT
-from bench.verdict import print_results
+from guide_fast.bench import record
+from guide_fast.bench.native_libraries import take_from_wheel
+from guide_fast.bench.sources import ROOT
+from guide_fast.bench.verdict import print_results
 
 MINUTES = 8.0
 # What each part may take of the whole; what one leaves, the next ones have.
@@ -116,7 +116,7 @@ def run_sanitizer(arguments: argparse.Namespace, folder: Path, seconds: float) -
     if arguments.smoke or program is None:
         said = "needs a CUDA device" if arguments.smoke else "compute-sanitizer is not on PATH"
         return {"state": "left out", "said": said}
-    cases = [sys.executable, "-m", "bench.run_cases", "--small", "--ops", *arguments.ops]
+    cases = [sys.executable, "-m", "guide_fast.bench.run_cases", "--small", "--ops", *arguments.ops]
     # once without it: kernels get compiled, which under the tool takes long
     code, output = _child(cases, seconds / 2)
     if code:
@@ -131,7 +131,15 @@ def run_sanitizer(arguments: argparse.Namespace, folder: Path, seconds: float) -
 
 def run_bench(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, Any]:
     """The benchmarks, in a process that can be ended; what it stored until then stays."""
-    command = [sys.executable, "-m", "bench.run_cases", "--folder", str(folder), "--seconds", str(seconds - 10)]
+    command = [
+        sys.executable,
+        "-m",
+        "guide_fast.bench.run_cases",
+        "--folder",
+        str(folder),
+        "--seconds",
+        str(seconds - 10),
+    ]
     command += ["--small", "--device", "cpu"] if arguments.smoke else []
     command += ["--ops", *arguments.ops, "--impls", *arguments.impls]
     code, output = _child(command, seconds, show=True)

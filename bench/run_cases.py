@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from bench import measure, record, roofline
-from bench.case import Case
-from bench.timer import CudaTimer, NoTimer
 from guide_fast import kernels
+from guide_fast.bench import measure, record, roofline
+from guide_fast.bench.case import Case
+from guide_fast.bench.timer import CudaTimer, NoTimer
 
 COMPILE_SHARE = 0.4  # of the time: torch.compile would take all of it
 SMALL_IMPLS = ("triton", "cuda")
@@ -71,7 +71,7 @@ def benchmarks() -> Iterator[ModuleType]:
     """bench/kernels/bench_<op>.py of every operation that this checkout has."""
     for file in sorted((Path(__file__).parent / "kernels").glob("bench_*.py")):
         if hasattr(kernels, file.stem.removeprefix("bench_")):
-            yield importlib.import_module(f"bench.kernels.{file.stem}")
+            yield importlib.import_module(f"guide_fast.bench.kernels.{file.stem}")
 
 
 def turns(modules: dict[str, ModuleType], *, small: bool) -> Iterator[Case]:

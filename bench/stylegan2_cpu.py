@@ -1,8 +1,8 @@
 """StyleGAN2 at 256 px (channel_base 16384) on a CPU: our path beside the un-fused formulation, in one run.
 
-Run it as `python -m bench.stylegan2_cpu` from the root of the repository. Weights are random: time does not depend on
-them. Every contender lives in its own process, because memory settings are a matter of the whole process; they take
-turns, one image each. What they are:
+Run it as `python -m guide_fast.bench.stylegan2_cpu` from the root of the repository. Weights are random: time does not
+depend on them. Every contender lives in its own process, because memory settings are a matter of the whole process;
+they take turns, one image each. What they are:
 - eager: bench/baselines/stylegan2_eager.py, a weight [N, O, I, 3, 3] per image, grouped convolutions in NCHW, every
   operation a pass over memory, malloc as it comes;
 - eager_kept: the same with `keep_freed_memory`, which spares page faults;
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.mobilestylegan_cpu import summarise
-from bench.worker import Worker, timed
+from guide_fast.bench.mobilestylegan_cpu import summarise
+from guide_fast.bench.worker import Worker, timed
 
 CONTENDERS = ("eager", "eager_kept", "ours")
 MODES = ("forward", "gradients")
@@ -78,7 +78,7 @@ def main() -> int:
     missed = [
         f"{mode} against {other}" for mode, other, goal in GOALS if result[mode][other]["times_ours"]["median"] < goal
     ]
-    from bench.record import provenance, write
+    from guide_fast.bench.record import provenance, write
 
     result |= {"differences": differences, "goals_missed": missed, "rounds": arguments.rounds}
     result |= {"threads": arguments.threads, "batch": arguments.batch, "provenance": provenance()}
@@ -125,7 +125,7 @@ def contender(name: str, threads: int, batch: int) -> dict[str, Callable[[], dic
     """The modes of one contender; outputs are NumPy arrays."""
     import torch
 
-    from bench.baselines.stylegan2_eager import eager_synthesis
+    from guide_fast.bench.baselines.stylegan2_eager import eager_synthesis
     from guide_fast.models.memory import keep_freed_memory
 
     torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.record import quantiles
+from guide_fast.bench.record import quantiles
 
 Call = Callable[[], Any]
 

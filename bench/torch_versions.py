@@ -1,8 +1,9 @@
 """The compiled operations under other versions of torch: which load, whether they compute the same.
 
-Run it as `python -m bench.torch_versions PYTHON...` from the root of the repository, after `make setup`. Each PYTHON is
-an interpreter with a torch of its own, numpy, pytest. All load the libraries that were built against the present torch;
-the cases are those of tests/kernels/test_instruction_sets.py, one for each operation, outputs with gradients.
+Run it as `python -m guide_fast.bench.torch_versions PYTHON...` from the root of the repository, after `make setup`.
+Each PYTHON is an interpreter with a torch of its own, numpy, pytest. All load the libraries that were built against the
+present torch; the cases are those of tests/kernels/test_instruction_sets.py, one for each operation, outputs with
+gradients.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.record import provenance, write
+from guide_fast.bench.record import provenance, write
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """

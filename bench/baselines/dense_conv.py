@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.baselines.epilogue import eager_epilogue, fir, fir_by_slices
+from guide_fast.bench.baselines.epilogue import eager_epilogue, fir, fir_by_slices
 
 
 def dense_conv(

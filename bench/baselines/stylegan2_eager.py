@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.baselines.epilogue import TAPS
-from bench.baselines.grouped_conv import grouped_conv
-from bench.baselines.zero_insertion import zero_insertion
+from guide_fast.bench.baselines.epilogue import TAPS
+from guide_fast.bench.baselines.grouped_conv import grouped_conv
+from guide_fast.bench.baselines.zero_insertion import zero_insertion
 
 
 def eager_synthesis(

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from bench.case import BOTH, FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal
 from guide_fast import kernels
+from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal
 
 OP = "face_crop"
 GOALS: tuple[Goal, ...] = ()

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal, average_speedup
 from guide_fast import kernels
+from guide_fast.bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal, average_speedup
 
 OP = "feature_distance"
 GOALS = (Goal("forward + backward at least 8x eager", 8.0, average_speedup(BOTH, EAGER)),)

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.case import FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal
-from bench.kernels.bench_modulated_conv2d import stylegan2
 from guide_fast import kernels
+from guide_fast.bench.case import FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal
+from guide_fast.bench.kernels.bench_modulated_conv2d import stylegan2
 
 OP = "fused_adam"
 GOALS: tuple[Goal, ...] = ()

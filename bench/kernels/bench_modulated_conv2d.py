@@ -8,11 +8,11 @@ from functools import partial
 
 import torch
 
-from bench.baselines.dense_conv import dense_conv
-from bench.baselines.grouped_conv import grouped_conv
-from bench.case import BOTH, FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal, average_speedup, worst_against_best
 from guide_fast import kernels
+from guide_fast.bench.baselines.dense_conv import dense_conv
+from guide_fast.bench.baselines.grouped_conv import grouped_conv
+from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal, average_speedup, worst_against_best
 
 OP = "modulated_conv2d"
 BATCHES = (1, 8, 5)  # the order in which a short budget is spent

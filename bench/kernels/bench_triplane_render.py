@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bench.case import BOTH, FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal, average_speedup, memory_ratio
 from guide_fast import kernels
+from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal, average_speedup, memory_ratio
 
 OP = "triplane_render"
 GRID_SAMPLE = "grid_sample"  # every sample in memory: what the reference implementation does

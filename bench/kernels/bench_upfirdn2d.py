@@ -7,10 +7,10 @@ from functools import partial
 
 import torch
 
-from bench.baselines.zero_insertion import zero_insertion
-from bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
-from bench.goals import Goal
 from guide_fast import kernels
+from guide_fast.bench.baselines.zero_insertion import zero_insertion
+from guide_fast.bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
+from guide_fast.bench.goals import Goal
 
 OP = "upfirdn2d"
 GOALS: tuple[Goal, ...] = ()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import compile_report, machine_code
-from bench.sources import digest, include_closure, python_closure
+from guide_fast.bench import compile_report, machine_code
+from guide_fast.bench.sources import digest, include_closure, python_closure
 from guide_fast.kernels import _extension
 
 # A kernel that keeps more values alive than there are registers, one whose product is too small for wgmma.
@@ -48,7 +48,9 @@ COMPILE = {
 
 def test_table_is_made_from_the_kernels_that_are_here() -> None:
     stale = compile_report.stale_sources(compile_report.read())
-    assert not stale, f"{', '.join(stale)} changed: run `python -m bench.compile_report`, commit bench/results"
+    assert not stale, (
+        f"{', '.join(stale)} changed: run `python -m guide_fast.bench.compile_report`, commit bench/results"
+    )
 
 
 def test_no_kernel_in_the_table_breaks_a_rule() -> None:
@@ -94,7 +96,7 @@ def test_built_library_holds_no_kernel_with_a_stack_of_its_own() -> None:
 
 
 def test_changed_header_changes_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench import sources
+    from guide_fast.bench import sources
 
     monkeypatch.setattr(sources, "ROOT", tmp_path)
     for name, text in {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.case import Problem
-from bench.gate import Gate
+from guide_fast.bench.case import Problem
+from guide_fast.bench.gate import Gate
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import measure, run_cases
-from bench.case import BOTH, FORWARD, Case, Problem, Work
-from bench.record import quantiles
-from bench.roofline import Roofline
-from bench.timer import Timing
+from guide_fast.bench import measure, run_cases
+from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work
+from guide_fast.bench.record import quantiles
+from guide_fast.bench.roofline import Roofline
+from guide_fast.bench.timer import Timing
 from guide_fast.kernels import ImplementationUnavailable
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import native_libraries, plot, record, run, run_cases, verdict
-from bench.case import BOTH, FORWARD
-from bench.goals import Goal, average_speedup, memory_ratio, worst_against_best
-from bench.kernels import bench_modulated_conv2d
-from bench.sources import ROOT
 from guide_fast import kernels
+from guide_fast.bench import native_libraries, plot, record, run, run_cases, verdict
+from guide_fast.bench.case import BOTH, FORWARD
+from guide_fast.bench.goals import Goal, average_speedup, memory_ratio, worst_against_best
+from guide_fast.bench.kernels import bench_modulated_conv2d
+from guide_fast.bench.sources import ROOT
 
 SPEED = re.compile(r"\d (ms|TFLOP/s|GB/s)|\d\.\d+x|\d% of the roofline")
 
@@ -42,7 +42,7 @@ def result(rows: list[dict], **more: object) -> dict:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess, Path]:
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "bench.run", "--smoke", "--parts", "bench", "--out", str(folder)]
+    command = [sys.executable, "-m", "guide_fast.bench.run", "--smoke", "--parts", "bench", "--out", str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True), folder
 
 

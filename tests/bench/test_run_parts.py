@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import run
+from guide_fast.bench import run
 
 JUNIT = '<testsuites><testsuite errors="{errors}" failures="{failures}" skipped="2" tests="9"/></testsuites>'
 

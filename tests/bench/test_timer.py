@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import roofline, timer
+from guide_fast.bench import roofline, timer
 
 
 class FakeDevice:

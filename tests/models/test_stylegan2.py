@@ -14,7 +14,7 @@ from tiny import seeded
 from tiny_stylegan2 import CONFIG, tiny_stylegan2
 from torch import Tensor
 
-from bench.baselines.stylegan2_eager import eager_synthesis
+from guide_fast.bench.baselines.stylegan2_eager import eager_synthesis
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.models.generator import Generator
 from guide_fast.models.modulation import Modulation

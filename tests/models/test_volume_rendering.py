@@ -8,7 +8,7 @@ from tiny import seeded
 from tiny_eg3d import tiny_config, tiny_eg3d
 from torch import Tensor
 
-from bench.baselines.grid_sample_render import grid_sample_render
+from guide_fast.bench.baselines.grid_sample_render import grid_sample_render
 from guide_fast.errors import UsageError
 from guide_fast.models.cameras import rays
 from guide_fast.models.eg3d import EG3D
