@@ -185,6 +185,15 @@ def dense_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and _extension.missing() is None
 
 
+def fastest_on_cpu(x: Tensor, weight: Tensor, up: int) -> str:
+    """"winograd_cpu" where it wins over "dense_cpu"."""
+    import os
+    n, _, h, w = x.shape
+    tiles = n * -(-h // 4) * -(-w // 4)
+    wins = up == 1 and weight.shape[2] == 3 and tiles >= 4 and not os.environ.get("NOW")
+    return "winograd_cpu" if wins else "dense_cpu"
+
+
 def fastest(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], settings: tuple[Any, ...], recorded: bool
 ) -> str:
@@ -260,6 +269,18 @@ def _dense_cpu_backward(*arguments: Any) -> Pieces:
     return _dense_cpu.backward(*arguments)
 
 
+def _winograd_cpu_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import _winograd_cpu
+
+    return _winograd_cpu.forward(*arguments)
+
+
+def _winograd_cpu_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import _winograd_cpu
+
+    return _winograd_cpu.backward(*arguments)
+
+
 def _native_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     from guide_fast.kernels.modulated_conv2d import _native
 
@@ -278,4 +299,5 @@ BACKENDS = {
     "cpu": Backend(_native_forward, _dense_cpu_backward),  # natively forward; backward on PyTorch's convolutions
     "dense": Backend(_dense_forward, _dense_backward),  # only "auto" names them
     "dense_cpu": Backend(_dense_cpu_forward, _dense_cpu_backward),
+    "winograd_cpu": Backend(_winograd_cpu_forward, _winograd_cpu_backward),
 }
