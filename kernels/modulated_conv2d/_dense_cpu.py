@@ -48,7 +48,7 @@ def backward(
     *,
     input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Pieces:
-    """As the Triton backward, with PyTorch's convolution gradients, but for `input_gradient` (g, weight) where given."""
+    """As the Triton backward, with PyTorch's convolution gradients; `input_gradient` (g, weight) stands in for one."""
     needs_x, needs_weight, needs_style, needs_noise, needs_bias = needs
     style_through_x = needs_style and not settings.premodulated
     needs_t = needs_x or style_through_x
@@ -81,7 +81,6 @@ def backward(
     weight = inputs.weight if up == 1 else inputs.weight.transpose(0, 1)
     padding = kernel // 2 if up == 1 else 0
     by_torch = [needs_t and input_gradient is None, needs_weight, False]
-    t, gweight = None, None
     if any(by_torch):
         t, gweight, _ = torch.ops.aten.convolution_backward(
             g, scaled, weight, None, [up] * 2, [padding] * 2, [1, 1], up == 2, [0, 0], 1, by_torch
@@ -89,7 +88,7 @@ def backward(
     if needs_weight:
         pieces.gweight = gweight if up == 1 else gweight.transpose(0, 1)
     if needs_t:
-        t = _nhwc(t) if input_gradient is None else input_gradient(g, inputs.weight)
+        t = input_gradient(g, inputs.weight) if input_gradient is not None else _nhwc(t)
         pieces.gstyle = _dispatch.empty((n, t.shape[1]), y) if style_through_x else None
         pieces.gx = t if needs_x else None
         torch.ops.guide_fast.native_modulated_conv2d_scale_backward(

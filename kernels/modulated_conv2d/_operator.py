@@ -48,7 +48,7 @@ def _modulated_conv2d(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
-    if impl in ("triton", "dense"):
+    if impl in ("triton", "dense", "winograd_cpu"):
         check_layer("modulated_conv2d", x, weight, style, noise, bias, next_style, up)
     return _dispatch.backend("modulated_conv2d", impl, x, BACKENDS).forward(
         Inputs(x, weight, style, noise, bias), next_style, settings
@@ -186,12 +186,21 @@ def dense_on_cpu(x: Tensor) -> bool:
 
 
 def fastest_on_cpu(x: Tensor, weight: Tensor, up: int) -> str:
-    """"winograd_cpu" where it wins over "dense_cpu"."""
-    import os
-    n, _, h, w = x.shape
-    tiles = n * -(-h // 4) * -(-w // 4)
-    wins = up == 1 and weight.shape[2] == 3 and tiles >= 4 and not os.environ.get("NOW")
+    """What "auto" takes: Winograd's convolution where it was measured to win, unless GUIDE_FAST_WINOGRAD is 0.
+
+    Not for a few pixels, over which the transformed weight does not pay, for a few channels, over which the transformed
+    pixels do not, nor where tiles of 4 x 4 cover twice the image.
+    """
+    n, channels, h, w = x.shape
+    pixels, covered = n * h * w, 16 * tiles_of(n, h, w)
+    large = pixels >= 64 and min(channels, weight.shape[0]) >= 16 and covered <= 2 * pixels
+    wins = up == 1 and weight.shape[2] == 3 and large and _extension.winograd()
     return "winograd_cpu" if wins else "dense_cpu"
+
+
+def tiles_of(n: int, h: int, w: int) -> int:
+    """Tiles of 4 x 4 outputs, which Winograd's convolution computes at once."""
+    return n * -(-h // 4) * -(-w // 4)
 
 
 def fastest(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
 import torch
+from torch import Tensor
 
 from guide_fast.kernels import _dispatch
 from guide_fast.kernels._errors import KernelError
 from guide_fast.kernels.modulated_conv2d import _dense_cpu
-from guide_fast.kernels.modulated_conv2d._operator import Inputs, Pieces, Settings, demodulate
+from guide_fast.kernels.modulated_conv2d._operator import Inputs, Pieces, Settings, demodulate, tiles_of
 
 LINEAR = ("linear", 0.0, 1.0, -1.0)  # no activation, no gain, no clamp
 
@@ -60,7 +60,7 @@ def _convolved(
 ) -> Tensor:
     n, channels, h, w = x.shape
     out = weight.shape[1 if adjoint else 0]
-    tiles = n * -(-h // 4) * -(-w // 4)
+    tiles = tiles_of(n, h, w)
     keep_weight = tiles >= out  # whichever is smaller lies in memory whole, transformed: the weight, or x
     rows, step = (channels + 2, _step(out)) if keep_weight else (max(tiles, 14) + 1, _step(channels))
     y = _dispatch.empty((n, out, h, w), x, nhwc=True)
@@ -93,5 +93,5 @@ def _step(channels: int) -> int:
 def _check(weight: Tensor, settings: Settings) -> None:
     if settings.up != 1 or weight.shape[2] != 3:
         raise KernelError(
-            f"impl='winograd_cpu' is for 3x3 kernels with up=1; got {tuple(weight.shape)}, up={settings.up}: take 'auto'"
+            f"impl='winograd_cpu' is for 3x3, up=1, not {tuple(weight.shape)} with up={settings.up}; use 'auto'"
         )

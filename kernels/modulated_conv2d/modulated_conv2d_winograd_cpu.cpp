@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int64_t kLine = 16;                // floats of a cache line
-constexpr int64_t kBlockFloats = 160 << 10;  // of v in one task, which the second-level cache holds
+constexpr int64_t kBlockFloats = 80 << 10;  // of v in one task, which the second-level cache holds
 constexpr int64_t kFewTiles = 24, kManyTiles = 48;  // of one block: multiples of every product's pixels
 constexpr int64_t kWidest = kWide * kLanes;
 
