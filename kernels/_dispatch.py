@@ -99,7 +99,7 @@ def backend(op: str, impl: str, x: Tensor, backends: Mapping[str, Backend]) -> B
 def _misplaced(impl: str, x: Tensor) -> str | None:
     if impl == "cuda":
         return _extension.missing_cuda() if x.is_cuda else f"x is on {x.device}; move it to a CUDA device"
-    if impl in ("cpu", "dense_cpu"):
+    if impl in ("cpu", "dense_cpu", "winograd_cpu"):
         return _extension.missing() if x.device.type == "cpu" else f"x is on {x.device}; move it to the CPU"
     return _triton.refuses(x)
 

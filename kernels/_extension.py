@@ -26,13 +26,22 @@ def load() -> None:
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise KernelError for what the library would read past: an unknown GUIDE_FAST_ISA, no number of MB."""
+    """Raise KernelError for what would be read past: an unknown level of GUIDE_FAST_ISA, no number of MB, no switch."""
     level = environment.get("GUIDE_FAST_ISA", "")
     if level and level not in LEVELS:
         raise KernelError(f"GUIDE_FAST_ISA={level!r} is not known; set it to one of {', '.join(LEVELS)}, or unset it")
     megabytes = environment.get("GUIDE_FAST_CACHE_MB", "")
     if megabytes and not (megabytes.isascii() and megabytes.isdigit()):
         raise KernelError(f"GUIDE_FAST_CACHE_MB={megabytes!r} is no whole number of megabytes from 0 on; unset it")
+    switch = environment.get("GUIDE_FAST_WINOGRAD", "")
+    if switch not in ("", "0", "1"):
+        raise KernelError(f"GUIDE_FAST_WINOGRAD={switch!r} is not known; set it to 0 or 1, or unset it")
+
+
+@constant
+def winograd() -> bool:
+    """Whether "auto" may take Winograd's convolutions on a CPU: unless GUIDE_FAST_WINOGRAD is 0."""
+    return os.environ.get("GUIDE_FAST_WINOGRAD") != "0"
 
 
 @constant

@@ -251,6 +251,17 @@ Verdict judge(const gf_modulated_conv2d_scale_backward* a, const char* door) {
                    {{"t", a->t}, {"x", a->x, a->gstyle != nullptr}});
 }
 
+Verdict judge(const gf_modulated_conv2d_winograd* a, const char* door) {
+  if (!a) return no_arguments(door);
+  return judge_all(door, a->n,
+                   {{"n", a->n},
+                    {"in_channels", a->in_channels},
+                    {"out_channels", a->out_channels},
+                    {"height", a->height},
+                    {"width", a->width}},
+                   {{"x", a->x}, {"weight", a->weight}, {"scratch", a->scratch}, {"y", a->y}});
+}
+
 Verdict judge(const gf_separable_conv2d* a, const char* door) {
   if (!a) return no_arguments(door);
   const Verdict sizes = judge_all(

@@ -27,6 +27,7 @@ Verdict judge(const gf_modulated_conv2d_backward* a, const char* door);
 Verdict judge(const gf_modulated_conv2d_finish* a, const char* door);
 Verdict judge(const gf_modulated_conv2d_finish_backward* a, const char* door);
 Verdict judge(const gf_modulated_conv2d_scale_backward* a, const char* door);
+Verdict judge(const gf_modulated_conv2d_winograd* a, const char* door);
 Verdict judge(const gf_separable_conv2d* a, const char* door);
 Verdict judge(const gf_separable_conv2d_backward* a, const char* door);
 Verdict judge(const gf_triplane_render* a, const char* door);

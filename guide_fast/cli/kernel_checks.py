@@ -100,7 +100,9 @@ def _find_cuda(no_device: str | None, where: str) -> Implementation:
 def _find_cpu() -> Implementation:
     if reason := _extension.missing():
         return Implementation("cpu", "absent", reason)
-    return Implementation("cpu", f"compiled kernels on {_extension.instruction_set()}")
+    winograd = "by Winograd where it wins" if _extension.winograd() else "not by Winograd"
+    found = f"compiled kernels on {_extension.instruction_set()}, 3x3 convolutions {winograd} (GUIDE_FAST_WINOGRAD)"
+    return Implementation("cpu", found)
 
 
 def _measured(choices: Mapping[str, Mapping[str, Any]]) -> list[str]:

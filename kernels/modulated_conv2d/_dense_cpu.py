@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,8 +38,17 @@ def forward(inputs: Inputs, next_style: Tensor | None, settings: Settings) -> tu
     return y, demod
 
 
-def backward(gy: Tensor, y: Tensor, demod: Tensor, inputs: Inputs, settings: Settings, needs: Sequence[bool]) -> Pieces:
-    """As the Triton backward, with PyTorch's convolution gradients."""
+def backward(
+    gy: Tensor,
+    y: Tensor,
+    demod: Tensor,
+    inputs: Inputs,
+    settings: Settings,
+    needs: Sequence[bool],
+    *,
+    input_gradient: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Pieces:
+    """As the Triton backward, with PyTorch's convolution gradients; `input_gradient` (g, weight) stands in for one."""
     needs_x, needs_weight, needs_style, needs_noise, needs_bias = needs
     style_through_x = needs_style and not settings.premodulated
     needs_t = needs_x or style_through_x
@@ -71,13 +80,15 @@ def backward(gy: Tensor, y: Tensor, demod: Tensor, inputs: Inputs, settings: Set
     scaled = _modulated(inputs, settings) if needs_weight else inputs.x
     weight = inputs.weight if up == 1 else inputs.weight.transpose(0, 1)
     padding = kernel // 2 if up == 1 else 0
-    t, gweight, _ = torch.ops.aten.convolution_backward(
-        g, scaled, weight, None, [up] * 2, [padding] * 2, [1, 1], up == 2, [0, 0], 1, [needs_t, needs_weight, False]
-    )
+    by_torch = [needs_t and input_gradient is None, needs_weight, False]
+    if any(by_torch):
+        t, gweight, _ = torch.ops.aten.convolution_backward(
+            g, scaled, weight, None, [up] * 2, [padding] * 2, [1, 1], up == 2, [0, 0], 1, by_torch
+        )
     if needs_weight:
         pieces.gweight = gweight if up == 1 else gweight.transpose(0, 1)
     if needs_t:
-        t = _nhwc(t)
+        t = input_gradient(g, inputs.weight) if input_gradient is not None else _nhwc(t)
         pieces.gstyle = _dispatch.empty((n, t.shape[1]), y) if style_through_x else None
         pieces.gx = t if needs_x else None
         torch.ops.guide_fast.native_modulated_conv2d_scale_backward(

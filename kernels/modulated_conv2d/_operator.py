@@ -48,7 +48,7 @@ def _modulated_conv2d(
     impl: str,
 ) -> tuple[Tensor, Tensor]:
     settings = Settings(up, demodulate, premodulated, activation, slope, gain, _rounded(clamp, x.dtype))
-    if impl in ("triton", "dense"):
+    if impl in ("triton", "dense", "winograd_cpu"):
         check_layer("modulated_conv2d", x, weight, style, noise, bias, next_style, up)
     return _dispatch.backend("modulated_conv2d", impl, x, BACKENDS).forward(
         Inputs(x, weight, style, noise, bias), next_style, settings
@@ -185,6 +185,24 @@ def dense_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and _extension.missing() is None
 
 
+def fastest_on_cpu(x: Tensor, weight: Tensor, up: int) -> str:
+    """What "auto" takes: Winograd's convolution where it was measured to win, unless GUIDE_FAST_WINOGRAD is 0.
+
+    Not for a few pixels, over which the transformed weight does not pay, for a few channels, over which the transformed
+    pixels do not, nor where tiles of 4 x 4 cover twice the image.
+    """
+    n, channels, h, w = x.shape
+    pixels, covered = n * h * w, 16 * tiles_of(n, h, w)
+    large = pixels >= 64 and min(channels, weight.shape[0]) >= 16 and covered <= 2 * pixels
+    wins = up == 1 and weight.shape[2] == 3 and large and _extension.winograd()
+    return "winograd_cpu" if wins else "dense_cpu"
+
+
+def tiles_of(n: int, h: int, w: int) -> int:
+    """Tiles of 4 x 4 outputs, which Winograd's convolution computes at once."""
+    return n * -(-h // 4) * -(-w // 4)
+
+
 def fastest(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], settings: tuple[Any, ...], recorded: bool
 ) -> str:
@@ -260,6 +278,18 @@ def _dense_cpu_backward(*arguments: Any) -> Pieces:
     return _dense_cpu.backward(*arguments)
 
 
+def _winograd_cpu_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from guide_fast.kernels.modulated_conv2d import _winograd_cpu
+
+    return _winograd_cpu.forward(*arguments)
+
+
+def _winograd_cpu_backward(*arguments: Any) -> Pieces:
+    from guide_fast.kernels.modulated_conv2d import _winograd_cpu
+
+    return _winograd_cpu.backward(*arguments)
+
+
 def _native_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     from guide_fast.kernels.modulated_conv2d import _native
 
@@ -278,4 +308,5 @@ BACKENDS = {
     "cpu": Backend(_native_forward, _dense_cpu_backward),  # natively forward; backward on PyTorch's convolutions
     "dense": Backend(_dense_forward, _dense_backward),  # only "auto" names them
     "dense_cpu": Backend(_dense_cpu_forward, _dense_cpu_backward),
+    "winograd_cpu": Backend(_winograd_cpu_forward, _winograd_cpu_backward),
 }

@@ -77,7 +77,7 @@ def modulated_conv2d(
         weight, style = _normalised(weight, style, premodulated)
     tangent = torch.autograd.forward_ad.unpack_dual(x).tangent
     if chosen == "reference" and impl == "auto" and tangent is None and _operator.dense_on_cpu(x):
-        chosen = "dense_cpu"
+        chosen = _operator.fastest_on_cpu(x, weight, up)
     if chosen == "reference":
         y = modulated_conv2d_reference(
             x,

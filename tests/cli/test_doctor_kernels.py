@@ -51,7 +51,14 @@ def test_missing_triton_and_a_build_without_nvcc_are_said(run: Any, monkeypatch:
     said = run("doctor", "--kernels").stdout
     assert "missing triton: absent; triton is not installed" in said
     assert "missing cuda: absent; this build holds no CUDA kernels: nvcc was not there" in said
-    assert "ok      cpu: compiled kernels on AVX2" in said
+    assert "ok      cpu: compiled kernels on AVX2, 3x3 convolutions by Winograd where it wins" in said
+
+
+def test_winograd_turned_off_is_said(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension, "missing", lambda: None)
+    monkeypatch.setattr(_extension, "instruction_set", lambda: "AVX2")
+    monkeypatch.setenv("GUIDE_FAST_WINOGRAD", "0")
+    assert "3x3 convolutions not by Winograd (GUIDE_FAST_WINOGRAD)" in run("doctor", "--kernels").stdout
 
 
 def test_on_a_gpu_everything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

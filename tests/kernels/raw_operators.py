@@ -127,6 +127,14 @@ def modulated_conv2d_scale_backward() -> Arguments:
     return named | {"style": ones(2, 6), "gstyle": ones(2, 6)}
 
 
+def modulated_conv2d_winograd() -> Arguments:
+    """3x3 with all that surrounds it, one tile an image."""
+    named = {"x": ones(2, 5, 4, 3, nhwc=True), "weight": ones(6, 5, 3, 3), "adjoint": False, "style": ones(2, 5)}
+    named |= {"demod": ones(2, 6), "noise": ones(2, 1, 4, 3), "bias": ones(6), "next_style": ones(2, 6)}
+    named |= {"scratch": ones(1, 36, 15, 32), "keep_weight": False, "y": ones(2, 6, 4, 3, nhwc=True)}
+    return named | EPILOGUE
+
+
 def separable_conv2d() -> Arguments:
     """Behind the inverse wavelet, in NHWC."""
     named = {"x": ones(2, 20, 3, 4, nhwc=True), "haar_style": ones(2, 20), "depthwise": ones(5, 1, 3, 3)}
@@ -190,6 +198,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         modulated_conv2d_finish,
         modulated_conv2d_finish_backward,
         modulated_conv2d_scale_backward,
+        modulated_conv2d_winograd,
         separable_conv2d,
         separable_conv2d_backward,
         triplane_render,

@@ -103,6 +103,11 @@ int main() {
   gscale.n = 1, gscale.channels = 3, gscale.pixels = 5, gscale.t = f, gscale.x = f, gscale.gstyle = f + 1000;
   ASK(gf_modulated_conv2d_scale_backward_cpu, gscale, a.n = 0, a.pixels = -5, a.x = nullptr);
 
+  gf_modulated_conv2d_winograd tiles{};
+  tiles.n = 1, tiles.in_channels = 3, tiles.out_channels = 2, tiles.height = 4, tiles.width = 5, tiles.x = f;
+  tiles.weight = f, tiles.y = f + 1000, tiles.scratch = f + 2000, tiles.gain = 1, tiles.clamp = -1;
+  ASK(gf_modulated_conv2d_winograd_cpu, tiles, a.n = 0, a.width = -5, a.scratch = nullptr);
+
   gf_separable_conv2d layer{};
   layer.n = 1, layer.inputs = 3, layer.outputs = 2, layer.h = 4, layer.w = 5, layer.x = at, layer.pointwise = at;
   layer.style = at, layer.y = f + 1000;

@@ -61,6 +61,17 @@ def render() -> list[Tensor]:
     )
 
 
+def winograd() -> list[Tensor]:
+    """By panels of output channels, then, for more tiles than channels, by tiles."""
+    found = []
+    for n, inputs, outputs in ((1, 19, 37), (2, 21, 3)):
+        x = normal(n, inputs, 9, 13).contiguous(memory_format=torch.channels_last)
+        tensors = x, normal(outputs, inputs, 3, 3, seed=1), normal(n, inputs, seed=2), None, normal(outputs), None
+        settings = 1, True, False, "lrelu", 0.2, 1.0, -1.0, "winograd_cpu"
+        found.append(torch.ops.guide_fast.modulated_conv2d(*tensors, *settings)[0])
+    return found
+
+
 def step() -> list[Tensor]:
     """Parameter with moments after one step."""
     state = [normal(7, 19), torch.zeros(7, 19), torch.zeros(7, 19)]
@@ -84,12 +95,20 @@ CASES: dict[str, Callable[[], list[Tensor]]] = {
     "identity_loss": lambda: results(
         lambda a, b: identity_loss(a, b, impl="cpu"), normal(3, 129), normal(3, 129, seed=1)
     ),
-    "modulated_conv2d": lambda: [
-        modulated_conv2d(
-            normal(2, 7, 5, 9), normal(11, 7, 3, 3, seed=1), normal(2, 7, seed=2), bias=normal(11), up=up, impl="cpu"
-        )
-        for up in (1, 2)
-    ],
+    "modulated_conv2d": lambda: (
+        [
+            modulated_conv2d(
+                normal(2, 7, 5, 9),
+                normal(11, 7, 3, 3, seed=1),
+                normal(2, 7, seed=2),
+                bias=normal(11),
+                up=up,
+                impl="cpu",
+            )
+            for up in (1, 2)
+        ]
+        + winograd()
+    ),
     "separable_conv2d": lambda: results(
         lambda x, d, p, s, b: separable_conv2d(x, d, p, s, bias=b, impl="cpu"),
         normal(2, 13, 5, 9),

@@ -44,11 +44,11 @@ def haar_backward() -> Iterator[Sample]:
 
 
 def modulated_conv2d() -> Iterator[Sample]:
-    for up in (1, 2):
+    for up, impl in ((1, "cpu"), (2, "cpu"), (1, "winograd_cpu")):
         noise = leaf(2, 1, 3 * up, 4 * up, seed=3)
         x = normal(2, 5, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
         tensors = (x, leaf(6, 5, 3, 3, seed=1), leaf(2, 5, seed=2), noise, leaf(6, seed=4), None)
-        yield *tensors, up, True, False, *ACTIVATION, "cpu"
+        yield *tensors, up, True, False, *ACTIVATION, impl
 
 
 def modulated_conv2d_backward() -> Iterator[Sample]:
@@ -58,7 +58,7 @@ def modulated_conv2d_backward() -> Iterator[Sample]:
         plain = [t.detach() for t in tensors]
         for needs in ([True] * 5, [True, False, True, False, True]):
             gy = normal(*y.shape).contiguous(memory_format=torch.channels_last)
-            yield gy, y, demod, *plain, up, demodulate, premodulated, *tail, needs, "cpu"
+            yield gy, y, demod, *plain, up, demodulate, premodulated, *tail, needs, sample[13]
 
 
 def separable_conv2d() -> Iterator[Sample]:

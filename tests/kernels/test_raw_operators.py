@@ -113,6 +113,8 @@ def test_every_compiled_operator_has_a_call() -> None:
         ("native_modulated_conv2d", "demod", None, "demod is missing"),
         ("native_modulated_conv2d", "z", None, "z = NULL"),
         ("native_modulated_conv2d", "up", 3, "up 3"),
+        ("native_modulated_conv2d_winograd", "keep_weight", True, r"scratch has shape .* it takes \[1, 36, 7, 32\]"),
+        ("native_modulated_conv2d_winograd", "adjoint", True, r"weight has shape .* it takes \[5, 6, 3, 3\]"),
         ("native_triplane_render", "coarse", -1, "coarse is -1"),
         ("native_triplane_render", "strides", [1] * 5, "strides is"),
         ("native_upfirdn2d", "up_x", 1 << 40, "1099511627776"),
@@ -176,7 +178,13 @@ def test_import_of_guide_fast_alone_loads_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("GUIDE_FAST_ISA", "avx9"), ("GUIDE_FAST_CACHE_MB", "-1"), ("GUIDE_FAST_CACHE_MB", "1 GB")]
+    ("name", "value"),
+    [
+        ("GUIDE_FAST_ISA", "avx9"),
+        ("GUIDE_FAST_CACHE_MB", "-1"),
+        ("GUIDE_FAST_CACHE_MB", "1 GB"),
+        ("GUIDE_FAST_WINOGRAD", "no"),
+    ],
 )
 def test_unknown_environment_value_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)

@@ -109,6 +109,32 @@ typedef struct {
   float* gstyle;      /* [n, channels], may be NULL */
 } gf_modulated_conv2d_scale_backward;
 
+/* The layer with up = 1, kernel = 3 by Winograd's F(4x4, 3x3), float32 on the CPU; elements lie as NHWC. Equal on any
+   number of threads. A value that is no number spreads over its tile of 4x4 outputs.
+
+   `scratch` holds 36 * (max(tiles, 14) + 1) * step(in_channels) floats, or with keep_weight
+   36 * (in_channels + 2) * step(out_channels); tiles = n * ceil(height / 4) * ceil(width / 4), step(c) is c rounded up to
+   16, plus 16. Without keep_weight a task makes what it needs of the transformed weight: better for few tiles. */
+typedef struct {
+  int64_t n, in_channels, out_channels, height, width; /* of x */
+  int32_t adjoint;     /* 1: weight is [in_channels, out_channels, 3, 3], turned by 180 degrees: the gradient of an input */
+  int32_t weight_nhwc; /* weight lies as NHWC: [its first, 3, 3, its second] */
+  int32_t keep_weight;
+  const float* x;
+  const float* weight; /* [out_channels, in_channels, 3, 3] */
+  const float* style;  /* [n, in_channels], NULL: 1 */
+  const float* demod;  /* [n, out_channels], NULL: 1 */
+  const float* noise;  /* [n or 1, height, width], may be NULL */
+  int64_t noise_stride;    /* from image to image; 0: all share one */
+  const float* bias;       /* [out_channels], may be NULL */
+  const float* next_style; /* [n, out_channels], may be NULL */
+  float* scratch;
+  float* y;
+  gf_activation activation;
+  float slope, gain, clamp; /* clamp negative: none */
+} gf_modulated_conv2d_winograd;
+
+GF_API gf_status gf_modulated_conv2d_winograd_cpu(const gf_modulated_conv2d_winograd* arguments);
 GF_API gf_status gf_modulated_conv2d_finish_cpu(const gf_modulated_conv2d_finish* arguments);
 GF_API gf_status gf_modulated_conv2d_finish_backward_cpu(const gf_modulated_conv2d_finish_backward* arguments);
 GF_API gf_status gf_modulated_conv2d_scale_backward_cpu(const gf_modulated_conv2d_scale_backward* arguments);

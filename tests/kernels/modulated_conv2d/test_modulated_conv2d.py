@@ -290,4 +290,4 @@ def test_fused_next_style_refuses_a_recorded_gradient() -> None:
 
 
 def test_operator_module_has_every_backend() -> None:
-    assert set(_operator.BACKENDS) == {"triton", "cuda", "cpu", "dense", "dense_cpu"}
+    assert set(_operator.BACKENDS) == {"triton", "cuda", "cpu", "dense", "dense_cpu", "winograd_cpu"}
