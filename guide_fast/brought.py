@@ -234,6 +234,14 @@ def load(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata["config"]
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """What was noted of `name` when it was added: config, sha256 among others; `load` alone verifies it.
+
+    Raises what `load` raises but for other bytes, at the cost of the file's head.
+    """
+    return _metadata(brought(name))
+
+
 def sources(name: str) -> list[tuple[Path, str]]:
     """Path with sha256 of each file that `name` was made from; raises what `load` raises."""
     return [(Path(source["path"]), source["sha256"]) for source in _read(brought(name))[1]["sources"]]
@@ -259,6 +267,17 @@ def _served(name: str) -> Path:
 def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from guide_fast.artifacts import read_safetensors
 
+    _metadata(known)
+    served, again = _served(known.name), f"run {known.how} again, or remove the file"
+    tensors, metadata = read_safetensors(served, _KIND)
+    if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
+        raise IntegrityError(f"{served} has other bytes than were added; {again}")
+    return tensors, metadata
+
+
+def _metadata(known: Brought) -> dict[str, Any]:
+    from guide_fast.artifacts import read_metadata
+
     served = _served(known.name)
     if not served.is_file():
         raise GuideFastError(
@@ -266,14 +285,14 @@ def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     again = f"run {known.how} again, or remove the file"
     try:
-        tensors, metadata = read_safetensors(served, _KIND)
+        metadata = read_metadata(served, _KIND)
     except UsageError as error:
         raise IntegrityError(f"{error}; {again}") from None
     if not isinstance(metadata, dict) or metadata.get("name") != known.name or metadata.get("format") != FORMAT:
         raise IntegrityError(f"{served} was written by another version or for another network; {again}")
-    if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
-        raise IntegrityError(f"{served} has other bytes than were added; {again}")
-    return tensors, metadata
+    if not isinstance(metadata.get("config"), dict):
+        raise IntegrityError(f"{served} has a damaged header; {again}")
+    return metadata
 
 
 def _fingerprint(tensors: dict[str, Tensor], config: Any) -> str:
