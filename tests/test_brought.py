@@ -92,6 +92,25 @@ def test_changed_bytes_are_found(files: list[Path]) -> None:
     assert brought.verify(NAME).state == "ok"
 
 
+def test_what_was_recorded_is_read_without_the_weights(files: list[Path]) -> None:
+    served = brought.add(NAME, files).path
+    assert served is not None
+    recorded = brought.recorded(NAME)
+    assert recorded["config"] == brought.load(NAME)[1]
+    assert [source["sha256"] for source in recorded["sources"]] == hashes(files)
+    content = bytearray(served.read_bytes())
+    content[-1] ^= 1
+    served.write_bytes(content)
+    assert brought.recorded(NAME) == recorded  # `load` is what verifies
+    tensors, metadata = artifacts.read_safetensors(served, "brought weights")
+    artifacts.write_safetensors(served, tensors, "brought weights", metadata | {"config": 3})
+    with pytest.raises(IntegrityError, match="damaged header; run `guide-fast assets add lpips-alex"):
+        brought.recorded(NAME)
+    served.unlink()
+    with pytest.raises(GuideFastError, match="has to be brought by you"):
+        brought.recorded(NAME)
+
+
 def test_changed_settings_are_found(files: list[Path]) -> None:
     served = brought.add(NAME, files).path
     assert served is not None

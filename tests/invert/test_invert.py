@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import seeded
+from tiny_eg3d import tiny_eg3d
+from tiny_stylegan2 import tiny_stylegan2
 from torch import Tensor
 
 from guide_fast.artifacts import Face, Latent
@@ -180,6 +184,31 @@ def test_encoder_of_another_generator_gives_way_to_the_mean_face(run: Run, gener
     assert found.notes["encoder"] is None and found.notes["steps"] == 3
     with pytest.warns(UserWarning, match="loss is nan"):
         run(encoder=Recalling(astray.code * float("nan")), steps_w=0, steps_w_plus=0, force=True)
+
+
+@pytest.mark.parametrize("family", ["stylegan2", "eg3d"])
+def test_every_family_is_refined_from_a_code(
+    family: str, identity: IdentityNetwork, perceptual: PerceptualNetwork, config: InvertConfig
+) -> None:
+    generator: Any = tiny_stylegan2() if family == "stylegan2" else tiny_eg3d()
+    with torch.no_grad():
+        w = generator.mapping(seeded(1, generator.z_dim, seed=3))[0]
+        face = Face(generator.synthesis(w[None]).framed[0], "a" * 64)
+    encoder = Recalling(w + 0.3 * w.std() * seeded(*w.shape, seed=4))
+    encoder.family = family
+    config = dataclasses.replace(config, steps_w=50, steps_w_plus=8)
+    found = invert(
+        face,
+        generator,
+        identity=identity,
+        perceptual=perceptual,
+        judge=None,
+        encoder=encoder,
+        config=config,
+        force=True,
+    )
+    assert found.notes["encoder"] == "recalling" and found.notes["steps"] == 8
+    assert found.notes["loss"] < 0.95 * found.notes["curve"][0]
 
 
 def test_encoder_of_another_shape_is_refused(run: Run, generator: MobileStyleGAN) -> None:
