@@ -196,18 +196,10 @@ def test_every_family_is_refined_from_a_code(
         face = Face(generator.synthesis(w[None]).framed[0], "a" * 64)
     encoder = Recalling(w + 0.3 * w.std() * seeded(*w.shape, seed=4))
     encoder.family = family
-    config = dataclasses.replace(config, steps_w=50, steps_w_plus=8)
-    found = invert(
-        face,
-        generator,
-        identity=identity,
-        perceptual=perceptual,
-        judge=None,
-        encoder=encoder,
-        config=config,
-        force=True,
-    )
-    assert found.notes["encoder"] == "recalling" and found.notes["steps"] == 8
+    config = dataclasses.replace(config, steps_w=50, steps_w_plus=20, lr=0.02)
+    looks = {"identity": identity, "perceptual": perceptual, "judge": None}
+    found = invert(face, generator, **looks, encoder=encoder, config=config, force=True)
+    assert found.notes["encoder"] == "recalling" and found.notes["steps"] == 20
     assert found.notes["loss"] < 0.95 * found.notes["curve"][0]
 
 
