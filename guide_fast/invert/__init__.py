@@ -47,16 +47,15 @@ def invert(
     Minimises F(w) = identity * (1 - similarity) + perceptual * distance + pixel * MSE at 64 px + prior * (squared
     Mahalanobis length per coordinate, spread between slots), the weights being those of `config`. It starts from the
     better of the nearest of `config.samples` random latents or a regression over them; `cache_dir` keeps
-    those samples for the next photo. With an `encoder` it starts from the code of that instead, in W+ at once, with no
-    samples; where the mean face is nearer to the photo than the code, a warning says so and the search starts there, in
-    W. `judge` is only measured, at full resolution, never optimised. The same seed gives
-    the same latent.
+    those samples for the next photo. With an `encoder` it starts from its code instead, in W+ at once, and no samples
+    are rendered; where the mean face is nearer to the photo than the code, a warning says so and the search starts
+    there, in W. `judge` is only measured, at full resolution, never optimised. The same seed gives the same latent.
 
     When the search ends by anything but an error of ours (Ctrl-C, memory), `keep` is given a snapshot of it; from that,
     given as `resume` with the same arguments otherwise, it continues to the same latent, to the bit.
 
     Raises RefusedError when the similarity is below `config.min_similarity` or there is no judge, unless `force`;
-    DivergedError when the loss stops being finite.
+    UsageError when `encoder` does not fit the generator; DivergedError when the loss stops being finite.
     """
     if judge is None:
         check_similarity(None, config, force=force)

@@ -61,7 +61,7 @@ class GradualStyle(Encoder):
         for i, block in enumerate(self.body, start=1):
             x = block(x)
             if i in ends:
-                taps.append(x)  # [N, 64, R / 2, R / 2], [N, 128, R / 4, R / 4], [N, 256, R / 8, R / 8], ...
+                taps.append(x)  # [N, 64, 128, 128], [N, 128, 64, 64], [N, 256, 32, 32], [N, 512, 16, 16]
         _, fine, middle, coarse = taps
         middle = _enlarged(coarse, middle.shape[-1]) + self.lateral[0](middle)
         fine = _enlarged(middle, fine.shape[-1]) + self.lateral[1](fine)
