@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from guide_fast import brought
 from guide_fast.errors import GuideFastError, IntegrityError
 from guide_fast.ltu import Networks
+from guide_fast.models.encoders import BROUGHT_ENCODERS, Encoder, family_of, load_encoder
+from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork, load_identity
 from guide_fast.models.perceptual import PerceptualNetwork, load_perceptual
 
@@ -44,10 +46,31 @@ def brought_networks() -> Brought:
     )
 
 
-def brought_notices(metrics: Mapping[str, Any]) -> list[str]:
-    """Under which licence the brought networks behind `metrics` came."""
+def brought_notices(metrics: Mapping[str, Any], encoder: str | None = None) -> list[str]:
+    """Under which licence the brought networks behind `metrics` came, with the encoder that found the latent."""
     used = {"id_curricularface": CURRICULARFACE, "fid_inception": INCEPTION}
-    return [f"{name}: {brought.brought(name).licence}." for metric, name in used.items() if metric in metrics]
+    names = [name for metric, name in used.items() if metric in metrics]
+    names += [encoder] if encoder in BROUGHT_ENCODERS else []
+    return [f"{name}: {brought.brought(name).licence}." for name in names]
+
+
+def fitting_encoder(generator: Generator) -> str | None:
+    """The first of `BROUGHT_ENCODERS` that was brought and fits `generator`; None when there is none.
+
+    Raises IntegrityError when a file that was brought is damaged.
+    """
+    for name, family in BROUGHT_ENCODERS.items():
+        if family == family_of(generator) and brought.available(name):
+            config = brought.recorded(name)["config"]
+            if (config.get("num_ws"), config.get("w_dim")) == (generator.num_ws, generator.w_dim):
+                return name
+    return None
+
+
+def encoder_for(generator: Generator) -> Encoder | None:
+    """What an inversion on `generator` starts from, verified; None leaves it to samples."""
+    name = fitting_encoder(generator)
+    return load_encoder(name) if name is not None else None
 
 
 def judge_unless(*, force: bool) -> IdentityNetwork | None:

@@ -224,6 +224,15 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors with metadata of a file that `write_safetensors` made as `kind`."""
+    return _read(path, kind, tensors=True)
+
+
+def read_metadata(path: Path, kind: str) -> dict[str, Any]:
+    """As `read_safetensors`, the metadata alone; costs the head of the file."""
+    return _read(path, kind, tensors=False)[1]
+
+
+def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
@@ -236,8 +245,8 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str
             if header.get("kind") != kind:
                 found = header.get("kind") or "another program's file"
                 raise UsageError(f"{path} is {found}, not a {kind}; give a {kind} file written by guide-fast")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return tensors, header["content"]
+            names = list(file.keys()) if tensors else []
+            return {name: file.get_tensor(name) for name in names}, header["content"]
     except PermissionError:
         raise UsageError(f"{path} cannot be read (permission denied); change its permissions") from None
     except (SafetensorError, json.JSONDecodeError, KeyError) as error:

@@ -26,7 +26,8 @@ class Brought:
     """A network whose weights guide-fast knows how to read but does not fetch.
 
     `converter` is "module:function" with the signature
-    `convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]`.
+    `convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]`; where something is
+    read from `beside` the state dict, it takes `settings: Mapping[str, Any]` as well.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Brought:
     licence: str
     converter: str
     unused: tuple[str, ...] = ()  # starts of names that are not read
+    beside: tuple[str, ...] = ()  # entries next to `state_dict` that are read, too
 
     @property
     def how(self) -> str:
@@ -58,6 +60,10 @@ _LPIPS = "guide_fast.models.perceptual.lpips:convert"
 _LPIPS_LICENCE = (
     f"{_UNKNOWN}; the features were trained on ImageNet, whose images are for non-commercial research, the linear "
     "heads are published under BSD-2-Clause"
+)
+_ENCODERS = "guide_fast.models.encoders"
+_ENCODER_LICENCE = (
+    f"{_UNKNOWN}; trained on FFHQ, for a generator trained on it, whose images are for non-commercial use: research"
 )
 _BROUGHT = (
     Brought(
@@ -120,6 +126,34 @@ _BROUGHT = (
         "guide_fast.models.perceptual.inception:convert",
         unused=("fc.",),
     ),
+    Brought(
+        "e4e-stylegan2",
+        "start of inversions on a StyleGAN2",
+        "e4e_ffhq_encode.pt of encoder4editing",
+        1,
+        _ENCODER_LICENCE,
+        f"{_ENCODERS}.gradual_style:convert",
+        unused=("decoder.",),
+        beside=("latent_avg", "opts"),
+    ),
+    Brought(
+        "psp-stylegan2",
+        "start of inversions on a StyleGAN2",
+        "psp_ffhq_encode.pt of pixel2style2pixel",
+        1,
+        _ENCODER_LICENCE,
+        f"{_ENCODERS}.gradual_style:convert",
+        unused=("decoder.",),
+        beside=("latent_avg", "opts"),
+    ),
+    Brought(
+        "goae-eg3d",
+        "start of inversions on an EG3D",
+        "encoder_FFHQ.pt of GOAE",
+        1,
+        _ENCODER_LICENCE,
+        f"{_ENCODERS}.goae:convert",
+    ),
 )
 
 
@@ -146,7 +180,7 @@ def add(name: str, paths: Sequence[Path], *, sha256: Sequence[str] = (), write: 
     asks for anything but tensors, GuideFastError when the disk refuses.
     """
     from guide_fast.artifacts import write_safetensors
-    from guide_fast.models.state_dict import read_state_dict
+    from guide_fast.models.state_dict import read_state_file
 
     known = brought(name)
     if not 1 <= len(paths) <= known.files:
@@ -154,16 +188,20 @@ def add(name: str, paths: Sequence[Path], *, sha256: Sequence[str] = (), write: 
     if sha256 and len(sha256) != len(paths):
         raise UsageError(f"{len(sha256)} hashes were given for {len(paths)} files; give one for each, in their order")
     state: dict[str, Tensor] = {}
+    more: dict[str, Any] = {"settings": {}} if known.beside else {}
     sources = []
     for i, path in enumerate(paths):
-        tensors, digest = read_state_dict(path, sha256=sha256[i] if sha256 else None, unused=known.unused)
-        twice = next(iter(state.keys() & tensors.keys()), None)
+        expected = sha256[i] if sha256 else None
+        read = read_state_file(path, sha256=expected, unused=known.unused, beside=known.beside)
+        twice = next(iter(state.keys() & read.tensors.keys()), None)
         if twice is not None:
             raise UsageError(f"{path} holds {twice} as an earlier file does; run {known.how}")
-        state |= tensors
-        sources.append((Path(path).absolute(), digest))
+        state |= read.tensors
+        if known.beside:
+            more["settings"] |= read.settings
+        sources.append((Path(path).absolute(), read.sha256))
     module, _, function = known.converter.partition(":")
-    tensors, config = getattr(importlib.import_module(module), function)(name, state)
+    tensors, config = getattr(importlib.import_module(module), function)(name, state, **more)
     broken = next((key for key, value in tensors.items() if not value.isfinite().all()), None)
     if broken is not None:
         raise IntegrityError(f"{paths[0]}: {broken} holds NaN or infinity after conversion; get the file again")
@@ -196,6 +234,14 @@ def load(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata["config"]
 
 
+def recorded(name: str) -> dict[str, Any]:
+    """What was noted of `name` when it was added: config, sha256 among others; `load` alone verifies it.
+
+    Raises what `load` raises but for other bytes, at the cost of the file's head.
+    """
+    return _metadata(brought(name))
+
+
 def sources(name: str) -> list[tuple[Path, str]]:
     """Path with sha256 of each file that `name` was made from; raises what `load` raises."""
     return [(Path(source["path"]), source["sha256"]) for source in _read(brought(name))[1]["sources"]]
@@ -221,6 +267,17 @@ def _served(name: str) -> Path:
 def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from guide_fast.artifacts import read_safetensors
 
+    _metadata(known)
+    served, again = _served(known.name), f"run {known.how} again, or remove the file"
+    tensors, metadata = read_safetensors(served, _KIND)
+    if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
+        raise IntegrityError(f"{served} has other bytes than were added; {again}")
+    return tensors, metadata
+
+
+def _metadata(known: Brought) -> dict[str, Any]:
+    from guide_fast.artifacts import read_metadata
+
     served = _served(known.name)
     if not served.is_file():
         raise GuideFastError(
@@ -228,14 +285,14 @@ def _read(known: Brought) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     again = f"run {known.how} again, or remove the file"
     try:
-        tensors, metadata = read_safetensors(served, _KIND)
+        metadata = read_metadata(served, _KIND)
     except UsageError as error:
         raise IntegrityError(f"{error}; {again}") from None
     if not isinstance(metadata, dict) or metadata.get("name") != known.name or metadata.get("format") != FORMAT:
         raise IntegrityError(f"{served} was written by another version or for another network; {again}")
-    if metadata.get("sha256") != _fingerprint(tensors, metadata.get("config")):
-        raise IntegrityError(f"{served} has other bytes than were added; {again}")
-    return tensors, metadata
+    if not isinstance(metadata.get("config"), dict):
+        raise IntegrityError(f"{served} has a damaged header; {again}")
+    return metadata
 
 
 def _fingerprint(tensors: dict[str, Tensor], config: Any) -> str:

@@ -21,6 +21,7 @@ from guide_fast._networks import (
     Brought,
     brought_networks,
     brought_notices,
+    encoder_for,
     judge_unless,
     judges,
     loss_networks,
@@ -301,6 +302,7 @@ def _invert(
         identity=networks.identity,
         perceptual=networks.perceptual,
         judge=judge,
+        encoder=encoder_for(generator),
         config=config.invert,
         seed=config.ltu.seed,
         force=force,
@@ -342,7 +344,7 @@ def _write_results(out: Path, done: Forgotten, evaluation: Evaluation, target: T
     run_folder.write_json(out / "metrics.json", done.metrics | {"curve": list(done.report.curve)})
     write_grid(out, evaluation.thumbnails, target=target)
     notices = [pin.notice for pin in assets.list_assets() if pin.notice and pin.name != "demo-photo"]
-    notices += brought_notices(done.metrics)
+    notices += brought_notices(done.metrics, done.source.notes.get("encoder"))
     write_report(
         out,
         forgotten=done,

@@ -20,6 +20,7 @@ from guide_fast.artifacts import (
     Face,
     Latent,
     checked_latent,
+    read_metadata,
     read_safetensors,
     weights_sha256,
     write_bytes,
@@ -152,6 +153,16 @@ def test_file_of_another_format_is_an_integrity_error(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     with pytest.raises(IntegrityError, match=r"photo\.png is damaged or no safetensors file"):
         Latent.load(tmp_path / "photo.png")
+
+
+def test_metadata_is_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    write_safetensors(path, {"w": torch.zeros(2)}, "some kind", {"name": "a", "numbers": [1, 2]})
+    assert (
+        read_metadata(path, "some kind") == read_safetensors(path, "some kind")[1] == {"name": "a", "numbers": [1, 2]}
+    )
+    with pytest.raises(UsageError, match="is some kind, not a latent"):
+        read_metadata(path, "latent")
 
 
 def test_file_of_another_kind_or_program_is_refused_by_its_kind(tmp_path: Path) -> None:

@@ -12,10 +12,16 @@ from published_networks import alexnet, linear_heads, randomised
 
 from guide_fast import artifacts, brought
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.models.encoders import BROUGHT_ENCODERS, load_encoder
 from guide_fast.models.identity import BROUGHT_IDENTITIES, load_identity
 from guide_fast.models.perceptual import BROUGHT_PERCEPTUALS, load_perceptual
 
 NAME = "lpips-alex"
+DOORS = (
+    dict.fromkeys(BROUGHT_IDENTITIES, load_identity)
+    | dict.fromkeys(BROUGHT_PERCEPTUALS, load_perceptual)
+    | dict.fromkeys(BROUGHT_ENCODERS, load_encoder)
+)
 
 
 @pytest.fixture
@@ -38,14 +44,14 @@ def hashes(files: list[Path]) -> list[str]:
 
 
 def test_every_network_of_the_doors_can_be_brought() -> None:
-    assert [known.name for known in brought.list_brought()] == [*BROUGHT_IDENTITIES, *BROUGHT_PERCEPTUALS]
+    assert [known.name for known in brought.list_brought()] == list(DOORS)
     for known in brought.list_brought():
         assert known.licence.startswith("brought by you: licence unknown to us")
 
 
-@pytest.mark.parametrize("name", [*BROUGHT_IDENTITIES, *BROUGHT_PERCEPTUALS])
+@pytest.mark.parametrize("name", DOORS)
 def test_absent_network_says_what_it_is_with_how_to_add_it(name: str, home: Path) -> None:
-    load: Any = load_identity if name in BROUGHT_IDENTITIES else load_perceptual
+    load: Any = DOORS[name]
     with pytest.raises(GuideFastError, match=f"^{name} .* brought by you, .* run `guide-fast assets add {name} PATH"):
         load(name)
     assert not brought.available(name)
@@ -84,6 +90,25 @@ def test_changed_bytes_are_found(files: list[Path]) -> None:
         brought.load(NAME)
     brought.add(NAME, files)
     assert brought.verify(NAME).state == "ok"
+
+
+def test_what_was_recorded_is_read_without_the_weights(files: list[Path]) -> None:
+    served = brought.add(NAME, files).path
+    assert served is not None
+    recorded = brought.recorded(NAME)
+    assert recorded["config"] == brought.load(NAME)[1]
+    assert [source["sha256"] for source in recorded["sources"]] == hashes(files)
+    content = bytearray(served.read_bytes())
+    content[-1] ^= 1
+    served.write_bytes(content)
+    assert brought.recorded(NAME) == recorded  # `load` is what verifies
+    tensors, metadata = artifacts.read_safetensors(served, "brought weights")
+    artifacts.write_safetensors(served, tensors, "brought weights", metadata | {"config": 3})
+    with pytest.raises(IntegrityError, match="damaged header; run `guide-fast assets add lpips-alex"):
+        brought.recorded(NAME)
+    served.unlink()
+    with pytest.raises(GuideFastError, match="has to be brought by you"):
+        brought.recorded(NAME)
 
 
 def test_changed_settings_are_found(files: list[Path]) -> None:

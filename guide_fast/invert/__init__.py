@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from guide_fast.artifacts import Face, Latent
 from guide_fast.config import InvertConfig
 from guide_fast.errors import GuideFastError, RefusedError
-from guide_fast.invert.bank import sample_bank
+from guide_fast.invert.bank import sample_bank, sampled_ws, spread
 from guide_fast.invert.objective import Objective
 from guide_fast.invert.optimise import Renderer, Search
 from guide_fast.invert.state import Snapshot
+from guide_fast.models.encoders import Encoder
 from guide_fast.models.generator import Generator
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.perceptual import PerceptualNetwork
@@ -30,6 +33,7 @@ def invert(
     identity: IdentityNetwork,
     perceptual: PerceptualNetwork,
     judge: IdentityNetwork | None,
+    encoder: Encoder | None = None,
     config: InvertConfig,
     seed: int = 0,
     force: bool = False,
@@ -43,14 +47,15 @@ def invert(
     Minimises F(w) = identity * (1 - similarity) + perceptual * distance + pixel * MSE at 64 px + prior * (squared
     Mahalanobis length per coordinate, spread between slots), the weights being those of `config`. It starts from the
     better of the nearest of `config.samples` random latents or a regression over them; `cache_dir` keeps
-    those samples for the next photo. `judge` is only measured, at full resolution, never optimised. The same seed gives
-    the same latent.
+    those samples for the next photo. With an `encoder` it starts from its code instead, in W+ at once, and no samples
+    are rendered; where the mean face is nearer to the photo than the code, a warning says so and the search starts
+    there, in W. `judge` is only measured, at full resolution, never optimised. The same seed gives the same latent.
 
     When the search ends by anything but an error of ours (Ctrl-C, memory), `keep` is given a snapshot of it; from that,
     given as `resume` with the same arguments otherwise, it continues to the same latent, to the bit.
 
     Raises RefusedError when the similarity is below `config.min_similarity` or there is no judge, unless `force`;
-    DivergedError when the loss stops being finite.
+    UsageError when `encoder` does not fit the generator; DivergedError when the loss stops being finite.
     """
     if judge is None:
         check_similarity(None, config, force=force)
@@ -59,6 +64,10 @@ def invert(
         objective = Objective(photo, identity=identity, perceptual=perceptual, config=config)
         if resume is not None:
             search = Search.resumed(resume, generator, objective, config=config)
+        elif encoder is not None:
+            start = _encoded(encoder, photo, generator, objective, config)
+            unit = spread(sampled_ws(generator, config.samples, seed)[:, 0], generator.w_mean)
+            search = Search(start, generator, objective, spread=unit, config=config)
         else:
             bank = sample_bank(
                 generator,
@@ -92,7 +101,28 @@ def invert(
         raise
     check_similarity(similarity, config, force=force)
     notes = {"loss": found.loss, "curve": found.curve, "steps": found.steps, "seed": seed, **found.terms}
+    if encoder is not None:
+        notes["encoder"] = encoder.name if search.first_phase else None
     return Latent(found.w.float().cpu(), generator.name, f"photo:{face.source_sha256}", similarity, notes)
+
+
+def _encoded(
+    encoder: Encoder, photo: Tensor, generator: Generator, objective: Objective, config: InvertConfig
+) -> Tensor:
+    """The encoder's code [L, D] for `photo` [1, 3, R, R]; the mean face [D], with a warning, where that is nearer."""
+    encoder.check_fits(generator)
+    code = encoder.encode(photo, w_mean=generator.w_mean)[0]
+    mean = generator.w_mean.expand_as(code)
+    renderer = Renderer(generator, config.resolution)
+    ours, means = (objective(renderer.exact(w[None])).weighted(config).item() for w in (code, mean))
+    if ours <= means:
+        return code
+    warnings.warn(
+        f"{encoder.name} is of no use for this photo (its loss is {ours:.3f}, that of the mean face {means:.3f}), the "
+        f"search starts at the mean face; bring an encoder that was trained for {generator.name}",
+        stacklevel=4,
+    )
+    return generator.w_mean
 
 
 def check_similarity(similarity: float | None, config: InvertConfig, *, force: bool) -> None:

@@ -33,7 +33,7 @@ class SampleBank:
 
     def spread(self, w_mean: Tensor) -> float:
         """Root mean square of a coordinate's deviation from `w_mean` [D]."""
-        return max((self.w - w_mean).square().mean().sqrt().item(), 1e-6)
+        return spread(self.w, w_mean)
 
     def guesses(
         self,
@@ -65,6 +65,17 @@ class SampleBank:
         return torch.stack((nearest, w_mean + weights @ (self.w - w_mean)))
 
 
+def spread(w: Tensor, w_mean: Tensor) -> float:
+    """Root mean square of a coordinate's deviation from `w_mean` [D] over latents `w` [S, D]; never 0."""
+    return max((w - w_mean).square().mean().sqrt().item(), 1e-6)
+
+
+def sampled_ws(generator: Generator, samples: int, seed: int) -> Tensor:
+    """The latents [S, L, D] of `samples` random z; the same for the same seed."""
+    z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    return generator.mapping(z.to(generator.w_mean))
+
+
 @torch.no_grad()
 def sample_bank(
     generator: Generator,
@@ -85,8 +96,7 @@ def sample_bank(
     size = resolution or generator.img_resolution
 
     def render() -> dict[str, Tensor]:
-        z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        ws = generator.mapping(z.to(generator.w_mean))  # [S, L, D]
+        ws = sampled_ws(generator, samples, seed)
         embeddings, taps = [], []
         progress(KIND, 0, samples, {})
         for first in range(0, samples, BATCH):

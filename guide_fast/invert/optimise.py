@@ -90,6 +90,7 @@ def _local_head(features: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
 class Search:
     """Adam from a latent `start` [D]: `steps_w` steps in W, then `steps_w_plus` in W+, to be left between any two.
 
+    A start of W+ [L, D], as an encoder gives it, leaves the steps in W out.
     Slot l is `w_mean + spread * (common + own[l])`; in W `own` stays 0. `spread` is W's standard deviation, the unit of
     the learning rate. The loss is the objective plus `prior * (mean(common^2) + SPREAD * mean(own^2))`. It is measured
     at full resolution every CHECK_EVERY steps; the best of these points is kept, and a phase ends after `patience`
@@ -104,11 +105,16 @@ class Search:
     ) -> None:
         self._objective, self._config, self._spread = objective, config, spread
         self._w_mean = generator.w_mean
-        self._common = ((start - self._w_mean) / spread).requires_grad_()  # [D]
-        self._own = torch.zeros(generator.num_ws, generator.w_dim).to(self._common).requires_grad_()  # [L, D]
+        common, own = start, torch.zeros(generator.num_ws, generator.w_dim).to(start)
+        if start.ndim == 2:
+            common = start.mean(dim=0)
+            own = (start - common) / spread
+        self._common = ((common - self._w_mean) / spread).requires_grad_()  # [D]
+        self._own = own.requires_grad_()  # [L, D]
         self._renderer = Renderer(generator, config.resolution)
         self._best = Descent(self._w(), math.inf, {}, 0)
-        self._phase = self._step = self._taken = self._best_at = 0
+        self._step = self._taken = self._best_at = 0
+        self._phase = self.first_phase = start.ndim - 1
         self._optimiser = self._adam()
         self.snapshot: Snapshot | None = None
 
@@ -125,7 +131,8 @@ class Search:
         if self.snapshot is None:
             self._check()
             self.snapshot = self._taken_down()
-        progress("invert", self._taken, sum(phases), {"loss": self._best.loss})
+        total = sum(phases[self.first_phase :])
+        progress("invert", self._taken, total, {"loss": self._best.loss})
         while self._phase < len(phases):
             steps = phases[self._phase]
             if self._step >= steps or self._stuck():
@@ -137,7 +144,7 @@ class Search:
             if self._step % CHECK_EVERY == 0 or self._step == steps:
                 self._check()
             self.snapshot = self._taken_down()
-            progress("invert", self._taken, sum(phases), {"loss": loss, "best": self._best.loss})
+            progress("invert", self._taken, total, {"loss": loss, "best": self._best.loss})
         return self._best
 
     def _descend(self, share: float) -> float:
@@ -198,6 +205,7 @@ class Search:
             tensors["local/weight"], tensors["local/bias"] = self._renderer.local
         numbers = {
             "spread": self._spread,
+            "first_phase": self.first_phase,
             "phase": self._phase,
             "step": self._step,
             "taken": self._taken,
@@ -212,6 +220,7 @@ class Search:
         tensors = {name: value.to(self._w_mean.device) for name, value in snapshot.tensors.items()}
         numbers = copy.deepcopy(snapshot.numbers)  # the curve grows on, the snapshot does not
         self._phase, self._step = numbers["phase"], numbers["step"]
+        self.first_phase = numbers["first_phase"]
         self._taken, self._best_at = numbers["taken"], numbers["best_at"]
         self._best = Descent(tensors["best"], **numbers["best"])
         self._optimiser = self._adam()

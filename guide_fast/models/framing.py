@@ -33,6 +33,16 @@ def ffhq_framed(images: Tensor) -> Tensor:
     return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
+def eg3d_framed(images: Tensor) -> Tensor:
+    """FFHQ-framed images [N, 3, R, R], moved to where EG3D-framed ones have the face; new rows repeat the edge.
+
+    The way back of `ffhq_framed`.
+    """
+    down, right = round(EG3D_DOWN * images.shape[-2]), round(EG3D_RIGHT * images.shape[-1])
+    padded = nn.functional.pad(images, (0, right, 0, down), mode="replicate")
+    return padded[..., down:, right:]
+
+
 class Framing(nn.Module):
     """Crop a box out of square images and resample it to `size` x `size`, in one operation (`kernels.face_crop`).
 

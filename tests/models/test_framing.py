@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from guide_fast.errors import UsageError
-from guide_fast.models.framing import Box, Framing
+from guide_fast.models.framing import EG3D_DOWN, EG3D_RIGHT, Box, Framing, eg3d_framed, ffhq_framed
 
 WHOLE = Box(0, 1, 0, 1)
 FACE = Box(0.21, 0.83, 0.13, 0.75)
@@ -87,3 +87,14 @@ def test_arcface_is_the_published_crop() -> None:
     cut = F.adaptive_avg_pool2d(images, 256)[:, :, 35:223, 32:220]
     expected = F.adaptive_avg_pool2d(cut, 112) * 127.5 + 127.5
     assert torch.allclose(Framing.arcface()(images), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("resolution", [64, 256, 97])
+def test_eg3d_framing_is_moved_there_and_back(resolution: int) -> None:
+    images = torch.randn(2, 3, resolution, resolution)
+    down, right = round(EG3D_DOWN * resolution), round(EG3D_RIGHT * resolution)
+    moved = eg3d_framed(images)
+    assert moved.shape == images.shape
+    assert torch.equal(moved[..., : resolution - down, : resolution - right], images[..., down:, right:])
+    assert torch.equal(moved[..., resolution - down :, 0], images[..., -1:, right].expand(-1, -1, down))
+    assert torch.equal(ffhq_framed(moved)[..., down:, right:], images[..., down:, right:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
-from guide_fast.models.state_dict import batch_norm, batch_norm_shapes, check_state, folded, read_state_dict
+from guide_fast.models.state_dict import (
+    batch_norm,
+    batch_norm_shapes,
+    check_every_name,
+    check_state,
+    folded,
+    read_state_dict,
+    read_state_file,
+)
 
 
 @pytest.fixture
@@ -130,6 +139,36 @@ def test_check_names_the_first_wrong_tensor() -> None:
     ):
         with pytest.raises(IntegrityError, match=said):
             check_state("a net", state, wanted)
+
+
+def test_every_name_has_to_be_known() -> None:
+    state = {"a.weight": torch.ones(2), "a.num_batches_tracked": torch.tensor(3)}
+    check_every_name("a net", state, {"a.weight": (2,)})
+    for wanted, said in (
+        ({}, "the file has a.weight, a net does not; it holds another network"),
+        ({"a.weight": (2,), "a.bias": (2,)}, "a net has a.bias, the file does not; get it again"),
+        ({"a.weights": (2,)}, r"a net has a.weights, the file does not \(but a.weight\)"),
+        ({"a.weight": (3,)}, r"a.weight has shape \[2\] where a net has \[3\]"),
+    ):
+        with pytest.raises(IntegrityError, match=said):
+            check_every_name("a net", state, wanted)
+    with pytest.raises(IntegrityError, match=r"the file has c.weight, a net does not \(but a.weight\)"):
+        check_every_name("a net", state | {"c.weight": torch.ones(1)}, {"a.weight": (2,)})
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("options", [dict, lambda **values: Namespace(**values)], ids=["dict", "namespace"])
+def test_what_stands_beside_a_state_dict_is_read_where_asked_for(tmp_path: Path, zipped: bool, options: Any) -> None:
+    path = tmp_path / "checkpoint.pt"
+    opts = options(kind="e4e", size=1024, rate=0.5, mean=True, device=torch.device("cpu"), steps=None, deep={"a": 1})
+    content = {"state_dict": {"a": torch.ones(2)}, "mean": torch.arange(3.0), "opts": opts, "step": 7}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert read_state_dict(path)[0].keys() == {"a"}
+    read = read_state_file(path, beside=("mean", "opts", "absent"))
+    assert read.tensors.keys() == {"a", "mean"}
+    assert read.tensors["mean"].tolist() == [0, 1, 2]
+    assert read.settings == {"kind": "e4e", "size": 1024, "rate": 0.5, "mean": True}
+    assert read_state_file(path, beside=("step",)).settings == {}
 
 
 @pytest.mark.parametrize("affine", [True, False])

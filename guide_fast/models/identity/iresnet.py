@@ -72,10 +72,10 @@ class IResNet(IdentityNetwork):
         super().__init__(framing.box)
         self.framing = framing
         self.name = config["name"]
-        self.stem = _Convolution(tensors, "stem")
+        self.stem = Convolution(tensors, "stem")
         self.stem_slope = nn.Parameter(tensors["stem.slope"])
         body = blocks(NETWORKS[self.name])
-        self.body = nn.ModuleList(_Residual(tensors, f"body.{i}", block.stride) for i, block in enumerate(body))
+        self.body = nn.ModuleList(Residual(tensors, f"body.{i}", block.stride) for i, block in enumerate(body))
         self.head = nn.Parameter(tensors["head.weight"])
         self.head_bias = nn.Parameter(tensors["head.bias"])
         self.settle()
@@ -89,7 +89,7 @@ class IResNet(IdentityNetwork):
         return F.linear(x.flatten(1), self.head, self.head_bias)
 
 
-class _Convolution(nn.Module):
+class Convolution(nn.Module):
     """A convolution that keeps the side at stride 1."""
 
     def __init__(self, tensors: Mapping[str, Tensor], name: str, stride: int = 1) -> None:
@@ -103,7 +103,7 @@ class _Convolution(nn.Module):
         return F.conv2d(x, self.weight, self.bias, self.stride, self.weight.shape[-1] // 2)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """excite(conv2(prelu(conv1(scale x + shift)))) + shortcut(x)."""
 
     def __init__(self, tensors: Mapping[str, Tensor], name: str, stride: int) -> None:
@@ -111,13 +111,13 @@ class _Residual(nn.Module):
         # zeros are padded after this shift, so that it cannot be folded into the convolution
         self.scale = nn.Parameter(tensors[f"{name}.scale"].view(1, -1, 1, 1))
         self.shift = nn.Parameter(tensors[f"{name}.shift"].view(1, -1, 1, 1))
-        self.conv1 = _Convolution(tensors, f"{name}.conv1")
+        self.conv1 = Convolution(tensors, f"{name}.conv1")
         self.slope = nn.Parameter(tensors[f"{name}.slope"])
-        self.conv2 = _Convolution(tensors, f"{name}.conv2", stride)
+        self.conv2 = Convolution(tensors, f"{name}.conv2", stride)
         projects, excites = f"{name}.shortcut.weight" in tensors, f"{name}.squeeze.weight" in tensors
-        self.shortcut = _Convolution(tensors, f"{name}.shortcut", stride) if projects else None
-        self.squeeze = _Convolution(tensors, f"{name}.squeeze") if excites else None
-        self.excite = _Convolution(tensors, f"{name}.excite") if excites else None
+        self.shortcut = Convolution(tensors, f"{name}.shortcut", stride) if projects else None
+        self.squeeze = Convolution(tensors, f"{name}.squeeze") if excites else None
+        self.excite = Convolution(tensors, f"{name}.excite") if excites else None
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,6 +143,16 @@ def convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
             f"the file holds an {found.title}, not the {architecture.title} of {name}; add it as {fitting}"
         )
     check_state(f"an {architecture.title}", state, shapes(architecture, affine="output_layer.4.weight" in state))
+    tensors = convert_body(architecture, state)
+    tensors["head.weight"], tensors["head.bias"] = _head(state)
+    return tensors, {"name": name}
+
+
+def convert_body(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stem with body of a published state dict, checked against `body_shapes`, as `Convolution`, `Residual` read them.
+
+    The names are `stem`, `stem.slope`, `body.N`.
+    """
     tensors: dict[str, Tensor] = {}
     _fold(tensors, "stem", state, "input_layer.0", "input_layer.1")
     tensors["stem.slope"] = state["input_layer.2.weight"].float()
@@ -158,8 +168,7 @@ def convert(name: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
             tensors[f"{mine}.excite.weight"] = state[f"{theirs}.5.fc2.weight"].float()
         if f"body.{i}.shortcut_layer.0.weight" in state:
             _fold(tensors, f"{mine}.shortcut", state, f"body.{i}.shortcut_layer.0", f"body.{i}.shortcut_layer.1")
-    tensors["head.weight"], tensors["head.bias"] = _head(state)
-    return tensors, {"name": name}
+    return tensors
 
 
 def recognise(state: Mapping[str, Tensor]) -> Architecture:
@@ -185,7 +194,15 @@ def recognise(state: Mapping[str, Tensor]) -> Architecture:
 
 def shapes(architecture: Architecture, *, affine: bool = True) -> dict[str, tuple[int, ...]]:
     """Every tensor of the published naming that `convert` reads; `affine`: whether the last batch norm has weights."""
-    first, last = WIDTHS[0], WIDTHS[-1]
+    last = WIDTHS[-1]
+    wanted = body_shapes(architecture) | batch_norm_shapes("output_layer.0", last)
+    wanted |= {"output_layer.3.weight": (DIMENSION, last * 7 * 7), "output_layer.3.bias": (DIMENSION,)}
+    return wanted | batch_norm_shapes("output_layer.4", DIMENSION, affine=affine)
+
+
+def body_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the published naming that `convert_body` reads."""
+    first = WIDTHS[0]
     wanted: dict[str, tuple[int, ...]] = {"input_layer.0.weight": (first, 3, 3, 3), "input_layer.2.weight": (first,)}
     wanted |= batch_norm_shapes("input_layer.1", first)
     for i, (inputs, outputs, _) in enumerate(blocks(architecture)):
@@ -199,9 +216,7 @@ def shapes(architecture: Architecture, *, affine: bool = True) -> dict[str, tupl
         if inputs != outputs:
             wanted[f"body.{i}.shortcut_layer.0.weight"] = (outputs, inputs, 1, 1)
             wanted |= batch_norm_shapes(f"body.{i}.shortcut_layer.1", outputs)
-    wanted |= batch_norm_shapes("output_layer.0", last)
-    wanted |= {"output_layer.3.weight": (DIMENSION, last * 7 * 7), "output_layer.3.bias": (DIMENSION,)}
-    return wanted | batch_norm_shapes("output_layer.4", DIMENSION, affine=affine)
+    return wanted
 
 
 def _fold(tensors: dict[str, Tensor], name: str, state: Mapping[str, Tensor], convolution: str, norm: str) -> None:
