@@ -46,8 +46,7 @@ def brought_networks() -> Brought:
 
 def brought_notices(metrics: Mapping[str, Any]) -> list[str]:
     """Under which licence the brought networks behind `metrics` came."""
-    used = {"id_curricularface": CURRICULARFACE, "fid_inception": INCEPTION}
-    return [f"{name}: {brought.brought(name).licence}." for metric, name in used.items() if metric in metrics]
+    return [f"{known.name}: {known.licence}." for known in brought.list_brought() if known.metric in metrics]
 
 
 def judge_unless(*, force: bool) -> IdentityNetwork | None:

@@ -36,6 +36,12 @@ class Brought:
     licence: str
     converter: str
     unused: tuple[str, ...] = ()  # starts of names that are not read
+    metric: str | None = None  # what every evaluation reports besides where the network is there
+
+    @property
+    def use(self) -> str:
+        """What looks through it once it is there."""
+        return f"every evaluation ({self.metric})" if self.metric else f"Python code that names it ({self.role})"
 
     @property
     def how(self) -> str:
@@ -91,6 +97,7 @@ _BROUGHT = (
         1,
         f"{_UNKNOWN}; CurricularFace weights were trained on faces that are usually for non-commercial research",
         _IDENTITY,
+        metric="id_curricularface",
     ),
     Brought(
         "lpips-vgg16",
@@ -119,6 +126,7 @@ _BROUGHT = (
         "research",
         "guide_fast.models.perceptual.inception:convert",
         unused=("fc.",),
+        metric="fid_inception",
     ),
 )
 
