@@ -70,6 +70,8 @@ def mutated(rng: random.Random, path: Path) -> bytes:
     tree = copy.deepcopy(rng.choice(_whole_trees()))
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         places = _places(tree)
+        if not places:
+            break
         sort = rng.choice(("tensor", "setting", "setting", "any"))
         some = [place for place in places if sort in ("any", _sort(place))] or places
         name = rng.choice(sorted({_name(place) for place in some}))
