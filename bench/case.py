@@ -24,6 +24,11 @@ class Work:
     name: str  # FORWARD or BOTH
     flops: float
     moved: float  # bytes: each input read once, each output written once
+    units: Mapping[str, float] = field(default_factory=dict)  # what multiplies -> flops, where that is not one thing
+
+    def by_unit(self, unit: str) -> Mapping[str, float]:
+        """What multiplies -> flops; all of them `unit` where nothing else is said."""
+        return self.units or {unit: self.flops}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Problem:
     baselines: Mapping[str, Function]  # (*inputs) -> tensor
     compiled: Mapping[str, Function] = field(default_factory=dict)  # the same; torch.compile gets them
     trained: tuple[int, ...] | None = None  # which inputs want gradients in BOTH; None: all
+    captured: bool = False  # ours is also timed as a CUDA graph
     check: Callable[[str], str | None] | None = None  # replaces the gate: a complaint about an impl, or None
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guide_fast.bench.capture import captured
 from guide_fast.bench.case import FORWARD, Case, Problem, Work
 from guide_fast.bench.gate import Gate, cotangent, leaves_of
 from guide_fast.bench.precision import fastest_convolutions, products
@@ -19,6 +20,7 @@ from guide_fast.kernels import ImplementationUnavailable, _dispatch
 
 OURS = "ours"
 COMPILE = "torch.compile"
+GRAPH = f"{OURS}, CUDA graph"
 
 Row = dict[str, Any]
 
@@ -85,6 +87,12 @@ def _implementations(
             left_out[name] = str(error)
         else:
             able[name] = lambda *inputs, impl=impl: problem.ours(*inputs, impl=impl)
+    if problem.captured and setting.device.type != "cuda":
+        left_out[GRAPH] = "needs a CUDA device"
+    elif problem.captured:
+        able[GRAPH] = captured(able[OURS], problem.inputs)
+        if gate and (complaint := gate.complaint(lambda *inputs: able[GRAPH](*inputs).clone())):
+            return able, f"as a CUDA graph: {complaint}", left_out
     return able, None, left_out
 
 
@@ -180,6 +188,6 @@ def figures(timing: Timing, case: Case, work: Work, roofline: Roofline | None) -
     row = {"device_ms": timing.device_ms, "host_ms": timing.host_ms, "peak_bytes": timing.peak_bytes}
     row |= {"repeats": timing.repeats, "tflops": work.flops / seconds * 1e-12, "gb_per_s": work.moved / seconds * 1e-9}
     if roofline is not None:
-        row["roofline"] = roofline.least_seconds(work.flops, work.moved, case.unit) / seconds
-        row["bound"] = roofline.bound(work.flops, work.moved, case.unit)
+        row["roofline"] = roofline.least_seconds(work.by_unit(case.unit), work.moved) / seconds
+        row["bound"] = roofline.bound(work.by_unit(case.unit), work.moved)
     return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,13 +22,16 @@ class Roofline:
     bytes_per_s: float  # read plus written
     flops_per_s: dict[str, float]  # by what multiplies: "float16", "bfloat16", "tf32", "float32"
 
-    def least_seconds(self, flops: float, moved: float, unit: str) -> float:
-        """No program that does `flops`, moves `moved` bytes is much faster than this."""
-        return max(flops / self.flops_per_s[unit], moved / self.bytes_per_s)
+    def least_seconds(self, flops: Mapping[str, float], moved: float) -> float:
+        """No program that does `flops` (by what multiplies), moves `moved` bytes is much faster than this."""
+        return max(self._multiplying(flops), moved / self.bytes_per_s)
 
-    def bound(self, flops: float, moved: float, unit: str) -> str:
+    def bound(self, flops: Mapping[str, float], moved: float) -> str:
         """Which of the two ceilings is nearer: "bytes" or "flops"."""
-        return "flops" if flops / self.flops_per_s[unit] > moved / self.bytes_per_s else "bytes"
+        return "flops" if self._multiplying(flops) > moved / self.bytes_per_s else "bytes"
+
+    def _multiplying(self, flops: Mapping[str, float]) -> float:
+        return sum(count / self.flops_per_s[unit] for unit, count in flops.items())
 
     def saved(self) -> dict[str, Any]:
         """As plain values."""

@@ -1,5 +1,8 @@
 """The proof on a GPU, in minutes, without a network: tests, memory checks, then benchmarks of what passed.
 
+The benchmarks are those of the operations, then those of the generators' whole images. Of the time that is left when a
+part begins, tests may take 3/5, memory checks 3/20, operations 3/5, generators all.
+
 `python -m guide_fast.bench.run` on a machine with a CUDA device, `--smoke` anywhere: the same code on tiny shapes,
 which measures nothing. Results go to bench/results/<device>/.
 """
@@ -12,9 +15,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as xml
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +32,9 @@ from guide_fast.bench.verdict import print_results
 
 MINUTES = 8.0
 # What each part may take of the whole; what one leaves, the next ones have.
-SHARES = {"tests": 0.6, "sanitizer": 0.15, "bench": 1.0}
+SHARES = {"tests": 0.6, "sanitizer": 0.15, "bench": 0.6, "generators": 1.0}
 PARTS = tuple(SHARES)
+TIMED = {"bench": "kernels", "generators": "generators"}  # part -> folder of benchmarks
 SANITIZER_ERROR = 9
 
 
@@ -56,6 +62,12 @@ def main() -> int:
         return 1
     if arguments.wheel:
         take_from_wheel(arguments.wheel, ROOT / "guide_fast")
+    with tempfile.TemporaryDirectory() as arguments.home:  # what one benchmark chose, the next ones need not measure
+        return run_parts(arguments, device)
+
+
+def run_parts(arguments: argparse.Namespace, device: str) -> int:
+    """The same from parsed arguments, on `device`."""
     clock, started = Clock(time.monotonic() + 60 * arguments.minutes), time.time()
     folder = arguments.out or (ROOT / "out" / "bench-smoke" if arguments.smoke else record.RESULTS / record.slug())
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,13 +76,13 @@ def main() -> int:
     for part in PARTS:
         if part not in arguments.parts:
             summary[part] = {"state": "left out", "said": "not asked for"}
-        elif part == "bench" and (failed := [name for name in PARTS[:2] if summary[name]["state"] == "failed"]):
+        elif part in TIMED and (failed := [name for name in PARTS[:2] if summary[name]["state"] == "failed"]):
             summary[part] = {"state": "left out", "said": f"{' and '.join(failed)} failed: nothing is timed"}
         else:
             summary[part] = PART[part](arguments, folder, clock.of(part))
         print(f"{part}: {summary[part]['state']}: {summary[part]['said']}", flush=True)
         _write(folder / "summary.json", summary)
-    if summary["bench"]["state"] in ("passed", "failed", "cut short"):
+    if any(summary[part]["state"] in ("passed", "failed", "cut short") for part in TIMED):
         print_results(folder, since=started - 1)  # not what an earlier run left
     print(f"stored in {folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder}")
     return int(any(summary[part]["state"] == "failed" for part in PARTS))
@@ -129,8 +141,8 @@ def run_sanitizer(arguments: argparse.Namespace, folder: Path, seconds: float) -
     return {"state": "passed" if code == 0 else "failed", "said": said, "tail": output[-4000:]}
 
 
-def run_bench(arguments: argparse.Namespace, folder: Path, seconds: float) -> dict[str, Any]:
-    """The benchmarks, in a process that can be ended; what it stored until then stays."""
+def run_bench(arguments: argparse.Namespace, folder: Path, seconds: float, *, group: str = "kernels") -> dict[str, Any]:
+    """The benchmarks of a group, in a process that can be ended; what it stored until then stays."""
     command = [
         sys.executable,
         "-m",
@@ -139,6 +151,10 @@ def run_bench(arguments: argparse.Namespace, folder: Path, seconds: float) -> di
         str(folder),
         "--seconds",
         str(seconds - 10),
+        "--group",
+        group,
+        "--home",
+        arguments.home,
     ]
     command += ["--small", "--device", "cpu"] if arguments.smoke else []
     command += ["--ops", *arguments.ops, "--impls", *arguments.impls]
@@ -149,7 +165,8 @@ def run_bench(arguments: argparse.Namespace, folder: Path, seconds: float) -> di
     return {"state": "passed" if code == 0 else "failed", "said": lines[-1], "tail": output[-4000:]}
 
 
-PART = {"tests": run_tests, "sanitizer": run_sanitizer, "bench": run_bench}
+PART = {"tests": run_tests, "sanitizer": run_sanitizer}
+PART |= {part: partial(run_bench, group=group) for part, group in TIMED.items()}
 
 
 def _child(

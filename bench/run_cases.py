@@ -1,4 +1,4 @@
-"""Runs the benchmarks of all operations that are here, case by case, until the time is over."""
+"""Runs the benchmarks of all operations that are here, or of all generators, case by case, until the time is over."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from guide_fast.bench.timer import CudaTimer, NoTimer
 
 COMPILE_SHARE = 0.4  # of the time: torch.compile would take all of it
 SMALL_IMPLS = ("triton", "cuda")
+GROUPS = ("kernels", "generators")  # folders of benchmarks: operations, whole images
 
 
 def main() -> int:
@@ -33,20 +34,25 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, help="where to store; without it nothing is")
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--group", choices=GROUPS, default=GROUPS[0])
+    parser.add_argument("--home", type=Path, help="where measured choices are kept; without it they are forgotten")
     parser.add_argument("--ops", nargs="*", default=[])
     parser.add_argument("--impls", nargs="*", default=[])
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
     with tempfile.TemporaryDirectory() as fresh:
-        os.environ["GUIDE_FAST_HOME"] = fresh  # choices that an earlier version measured do not count
+        # choices that an earlier version measured do not count
+        os.environ["GUIDE_FAST_HOME"] = str(arguments.home or fresh)
         return run(arguments, end)
 
 
 def run(arguments: argparse.Namespace, end: float) -> int:
     """The same from parsed arguments, until `end` on the monotonic clock."""
-    modules = {module.OP: module for module in benchmarks() if not arguments.ops or module.OP in arguments.ops}
-    for op in sorted(set(arguments.ops) - modules.keys()):
-        sys.exit(f"there is no benchmark of {op}; choose of {', '.join(m.OP for m in benchmarks())}")
+    known = {group: {module.OP: module for module in benchmarks(group)} for group in GROUPS}
+    names = [op for group in known.values() for op in group]
+    for op in sorted(set(arguments.ops) - set(names)):
+        sys.exit(f"there is no benchmark of {op}; choose of {', '.join(names)}")
+    modules = {op: m for op, m in known[arguments.group].items() if not arguments.ops or op in arguments.ops}
     setting = _setting(arguments)
     results = {op: _empty(module, setting) for op, module in modules.items()}
     for case in turns(modules, small=arguments.small):
@@ -67,11 +73,11 @@ def run(arguments: argparse.Namespace, end: float) -> int:
     return bool(failed)
 
 
-def benchmarks() -> Iterator[ModuleType]:
-    """bench/kernels/bench_<op>.py of every operation that this checkout has."""
-    for file in sorted((Path(__file__).parent / "kernels").glob("bench_*.py")):
-        if hasattr(kernels, file.stem.removeprefix("bench_")):
-            yield importlib.import_module(f"guide_fast.bench.kernels.{file.stem}")
+def benchmarks(group: str) -> Iterator[ModuleType]:
+    """bench/<group>/bench_*.py; of operations those that this checkout has."""
+    for file in sorted((Path(__file__).parent / group).glob("bench_*.py")):
+        if group != "kernels" or hasattr(kernels, file.stem.removeprefix("bench_")):
+            yield importlib.import_module(f"guide_fast.bench.{group}.{file.stem}")
 
 
 def turns(modules: dict[str, ModuleType], *, small: bool) -> Iterator[Case]:

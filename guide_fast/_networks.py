@@ -48,10 +48,8 @@ def brought_networks() -> Brought:
 
 def brought_notices(metrics: Mapping[str, Any], encoder: str | None = None) -> list[str]:
     """Under which licence the brought networks behind `metrics` came, with the encoder that found the latent."""
-    used = {"id_curricularface": CURRICULARFACE, "fid_inception": INCEPTION}
-    names = [name for metric, name in used.items() if metric in metrics]
-    names += [encoder] if encoder in BROUGHT_ENCODERS else []
-    return [f"{name}: {brought.brought(name).licence}." for name in names]
+    used = [known for known in brought.list_brought() if known.metric in metrics or known.name == encoder]
+    return [f"{known.name}: {known.licence}." for known in used]
 
 
 def fitting_encoder(generator: Generator) -> str | None:

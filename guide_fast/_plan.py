@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from guide_fast import assets
+from guide_fast import assets, brought
 from guide_fast._generators import attach_small, loaded
 from guide_fast._networks import JUDGE, LOSS_IDENTITY, PERCEPTUAL, THIRD
 from guide_fast._request import Asked, resumed
@@ -53,6 +53,7 @@ def plan_forget(
         "target": asked.config.target.kind,
         "steps_at_most": asked.config.ltu.steps,
         "assets": {"needed": needed, "missing": missing},
+        "brought": _brought(),
         "would_write": [str(out / name) for name in FILES] if out else [],
         "would_remove": [str(file) for file in left_over(out)] if out and not resume else [],
     }
@@ -63,3 +64,14 @@ def plan_forget(
             attach_small(base, asked.config.ltu.resolution, write=False)
             resumed(stopped, asked.described(base), asked.config, force=force)
     return plan
+
+
+def _brought() -> dict[str, list[str]]:
+    """The user's own networks: those the evaluation uses, those nothing here uses, those it would use."""
+    there = {known.name: brought.available(known.name) for known in brought.list_brought()}
+    evaluating = {known.name for known in brought.list_brought() if known.metric}
+    return {
+        "used": [name for name, found in there.items() if found and name in evaluating],
+        "not_used": [name for name, found in there.items() if found and name not in evaluating],
+        "absent": [name for name, found in there.items() if not found and name in evaluating],
+    }

@@ -38,6 +38,17 @@ class Brought:
     converter: str
     unused: tuple[str, ...] = ()  # starts of names that are not read
     beside: tuple[str, ...] = ()  # entries next to `state_dict` that are read, too
+    metric: str | None = None  # what every evaluation reports besides where the network is there
+    starts: str | None = None  # generators whose inversions start from it
+
+    @property
+    def use(self) -> str:
+        """What looks through it once it is there."""
+        if self.metric:
+            return f"every evaluation ({self.metric})"
+        if self.starts:
+            return f"the start of every inversion on {self.starts} that it fits"
+        return f"Python code that names it ({self.role})"
 
     @property
     def how(self) -> str:
@@ -97,6 +108,7 @@ _BROUGHT = (
         1,
         f"{_UNKNOWN}; CurricularFace weights were trained on faces that are usually for non-commercial research",
         _IDENTITY,
+        metric="id_curricularface",
     ),
     Brought(
         "lpips-vgg16",
@@ -125,6 +137,7 @@ _BROUGHT = (
         "research",
         "guide_fast.models.perceptual.inception:convert",
         unused=("fc.",),
+        metric="fid_inception",
     ),
     Brought(
         "e4e-stylegan2",
@@ -135,6 +148,7 @@ _BROUGHT = (
         f"{_ENCODERS}.gradual_style:convert",
         unused=("decoder.",),
         beside=("latent_avg", "opts"),
+        starts="a StyleGAN2",
     ),
     Brought(
         "psp-stylegan2",
@@ -145,6 +159,7 @@ _BROUGHT = (
         f"{_ENCODERS}.gradual_style:convert",
         unused=("decoder.",),
         beside=("latent_avg", "opts"),
+        starts="a StyleGAN2",
     ),
     Brought(
         "goae-eg3d",
@@ -153,6 +168,7 @@ _BROUGHT = (
         1,
         _ENCODER_LICENCE,
         f"{_ENCODERS}.goae:convert",
+        starts="an EG3D",
     ),
 )
 

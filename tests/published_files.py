@@ -42,6 +42,13 @@ class _Persistent:
         self.meta = {"type": "class", "version": 6, "module_src": source, "class_name": class_name, "state": state}
 
 
+class Called:
+    """Pickled as the call of a global that need not exist; the arguments can be changed."""
+
+    def __init__(self, module: str, name: str, arguments: list[Any]) -> None:
+        self.module, self.name, self.arguments = module, name, arguments
+
+
 class _Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
     """Writes what the publishing repositories write without having their modules."""
 
@@ -51,6 +58,10 @@ class _Pickler(pickle._Pickler):  # type: ignore[name-defined, misc]
         elif isinstance(obj, _Persistent):
             self.write(named("torch_utils.persistence", "_reconstruct_persistent_obj"))
             super().save((obj.meta,))
+            self.write(b"R")
+        elif isinstance(obj, Called):
+            self.write(named(obj.module, obj.name))
+            super().save(tuple(obj.arguments))
             self.write(b"R")
         else:
             super().save(obj, *rest, **options)
@@ -62,6 +73,14 @@ def write_pickle(value: Any, path: Path) -> Path:
     _Pickler(stream, protocol=4).dump(value)
     path.write_bytes(stream.getvalue())
     return path
+
+
+def spelled(tensor: Tensor) -> Called:
+    """The tensor as the calls that a pickle holds for it."""
+    storage = tensor.contiguous()._typed_storage()
+    data = Called("torch.storage", "_load_from_bytes", [storage.__reduce__()[1][0]])
+    arguments = [data, 0, tuple(tensor.shape), tensor.contiguous().stride(), False, OrderedDict()]
+    return Called("torch._utils", "_rebuild_tensor_v2", arguments)
 
 
 def module(

@@ -176,3 +176,10 @@ def test_unknown_names_list_the_choices() -> None:
         load_identity("arcface")
     with pytest.raises(UsageError, match="'lpips'; choose one of efficientnet-lite0, lpips-vgg16, "):
         load_perceptual("lpips")
+
+
+def test_networks_of_evaluations_are_those_that_evaluations_load() -> None:
+    from guide_fast import _networks
+
+    evaluating = {known.name: known.metric for known in brought.list_brought() if known.metric}
+    assert evaluating == {_networks.CURRICULARFACE: "id_curricularface", _networks.INCEPTION: "fid_inception"}

@@ -142,3 +142,15 @@ def test_demonstration_photo_need_not_be_fetched_yet(file: Path) -> None:
     photo = assets.verify("demo-photo").path
     assert not photo.exists()
     assert plan_of(file, photo=photo)["source"] == f"photo:{photo}"
+
+
+def test_plan_says_which_brought_networks_the_evaluation_would_use(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["curricularface-ir101", "inception-v3-fid"]
+    assert plan_of(file)["brought"] == {"used": [], "not_used": [], "absent": both}
+    monkeypatch.setenv("GUIDE_FAST_HOME", str(tmp_path / "other"))
+    (tmp_path / "other" / "brought").mkdir(parents=True)
+    for name in (both[1], "arcface-ir50"):
+        (tmp_path / "other" / "brought" / f"{name}.safetensors").touch()
+    assert plan_of(file)["brought"] == {"used": both[1:], "not_used": ["arcface-ir50"], "absent": both[:1]}

@@ -21,7 +21,9 @@ def grid_sample_render(
 ) -> Tensor:
     """Features [N, R, O] in [-1, 1]: coarse samples in the middle of their steps, fine ones at even quantiles."""
     n, r, _ = origins.shape
-    depths = torch.linspace(start, end, coarse) + 0.5 * (end - start) / (coarse - 1)
+    depths = torch.linspace(start, end, coarse, dtype=origins.dtype, device=origins.device) + 0.5 * (end - start) / (
+        coarse - 1
+    )
     depths = depths.expand(n, r, coarse)
     sigma, colour = _decode(planes, origins, directions, depths, decoder, box_warp)
     weights = _weights(depths, sigma)
@@ -66,7 +68,11 @@ def _importance(depths: Tensor, weights: Tensor, count: int) -> Tensor:
     smooth = (largest[..., 1:] + largest[..., :-1]) / 2 + 0.01
     mass = smooth[..., 1:-1] + 1e-5
     cdf = F.pad((mass / mass.sum(-1, keepdim=True)).cumsum(-1), (1, 0))
-    u = torch.linspace(0, 1, count + 2)[1:-1].expand(*depths.shape[:-1], count).contiguous()
+    u = (
+        torch.linspace(0, 1, count + 2, dtype=cdf.dtype, device=cdf.device)[1:-1]
+        .expand(*depths.shape[:-1], count)
+        .contiguous()
+    )
     above = torch.searchsorted(cdf, u, right=True)
     below, above = (above - 1).clamp_min(0), above.clamp_max(cdf.shape[-1] - 1)
     low, high = cdf.gather(-1, below), cdf.gather(-1, above)

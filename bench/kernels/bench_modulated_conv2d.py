@@ -66,15 +66,19 @@ def cases(*, smoke: bool = False) -> Iterator[Case]:
                 yield _case(layer, tuple(models[layer]), batch, torch.float32, tf32=True)
 
 
-def stylegan2(resolution: int, image_channels: int = 3) -> Iterator[Layer]:
+def stylegan2(resolution: int, image_channels: int = 3, *, channel_base: int = CHANNEL_BASE) -> Iterator[Layer]:
     """Every layer of a synthesis network with skips; of its layers to RGB the last, the largest."""
-    yield Layer(4, _channels(4), _channels(4))
+
+    def channels(size: int) -> int:
+        return min(channel_base // size, MOST_CHANNELS)
+
+    yield Layer(4, channels(4), channels(4))
     size = 8
     while size <= resolution:
-        yield Layer(size // 2, _channels(size // 2), _channels(size), up=2)
-        yield Layer(size, _channels(size), _channels(size))
+        yield Layer(size // 2, channels(size // 2), channels(size), up=2)
+        yield Layer(size, channels(size), channels(size))
         size *= 2
-    yield Layer(resolution, _channels(resolution), image_channels, kernel=1, demodulate=False)
+    yield Layer(resolution, channels(resolution), image_channels, kernel=1, demodulate=False)
 
 
 def eg3d() -> Iterator[Layer]:
@@ -85,10 +89,6 @@ def eg3d() -> Iterator[Layer]:
     yield Layer(256, 256, 128, up=2)
     yield Layer(512, 128, 128)
     yield Layer(512, 128, 3, kernel=1, demodulate=False)
-
-
-def _channels(size: int) -> int:
-    return min(CHANNEL_BASE // size, MOST_CHANNELS)
 
 
 def _case(layer: Layer, models: tuple[str, ...], batch: int, dtype: torch.dtype, *, tf32: bool = False) -> Case:

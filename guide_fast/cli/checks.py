@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from guide_fast import assets, embedding
+from guide_fast import assets, brought, embedding
 from guide_fast.errors import GuideFastError
 
 State = Literal["ok", "missing", "broken"]  # only "broken" keeps the library from working at all
@@ -49,6 +49,7 @@ def run_checks() -> list[Check]:
         check_cuda(),
         *check_native(),
         *check_assets(),
+        *check_brought(),
         check_judge(),
         check_low_resolution(assets.home()),
     ]
@@ -204,6 +205,21 @@ def check_assets() -> Iterator[Check]:
             yield Check(pin.name, "ok", f"{pin.role}, in the cache, checked by `guide-fast assets verify`")
         else:
             yield Check(pin.name, "missing", pin.role, f"run `guide-fast assets fetch {pin.name}`")
+
+
+def check_brought() -> Iterator[Check]:
+    """The networks that the user brought, then those that would be read if they were there; all are optional."""
+    absent = []
+    for known in brought.list_brought():
+        if brought.available(known.name):
+            yield Check(known.name, "ok", f"brought by you, looked through by {known.use}")
+        else:
+            absent.append(known)
+    if absent:
+        wanted = [f"{known.name} ({known.metric})" for known in absent if known.metric]
+        gain = f"evaluations would report more with {' or '.join(wanted)}; " if wanted else ""
+        advice = f"{gain}nothing needs them, `guide-fast assets list` says how to add them"
+        yield Check("networks to bring", "ok", f"not added: {', '.join(known.name for known in absent)}", advice)
 
 
 def check_judge() -> Check:

@@ -20,10 +20,13 @@ _KIND = "preservation bank"
 
 @dataclass(frozen=True)
 class Bank:
-    """Preservation latents; the teacher's features are computed once and reused by every request."""
+    """Preservation latents; the teacher's features are computed once and reused by every request.
+
+    Under a camera that moves every step there is nothing to reuse: no views are taken then.
+    """
 
     ws: Tensor  # [B, L, D]
-    views: Views  # of the teacher's images
+    views: Views | None  # of the teacher's images; None for a generator with cameras
 
     def __len__(self) -> int:
         return len(self.ws)
@@ -41,11 +44,14 @@ def preservation_bank(
 ) -> Bank:
     """`size` random people of the teacher, from the cache or rendered now (one image at a time, no graph).
 
+    A generator with cameras is not rendered, since every step sees it from elsewhere.
     A cached bank belongs to the weights, the head for `resolution`, both networks, the people.
     """
     z = torch.randn(size, teacher.z_dim, generator=stream(_KIND, seed))
     with torch.no_grad():
         ws = teacher.mapping(z)
+    if teacher.cameras is not None:
+        return Bank(ws, None)
 
     def render() -> dict[str, Tensor]:
         parts = []

@@ -162,6 +162,7 @@ class _Request:
     def _teacher_views(self, offsets: Tensor, kept: Tensor, camera: Tensor | None) -> tuple[Views, Views, Views]:
         """The targets [1 + n_adjacent], the person [1], the bystanders; known but for neighbours if no camera moves."""
         if camera is None:
+            assert self.bank.views is not None
             return self._targets(offsets), self.source, self.bank.views[kept]
         with torch.no_grad():
             ws = torch.cat((self.w_t[None], self.w_t + offsets, self.w_u[None], self.bank.ws[kept]))

@@ -31,7 +31,7 @@ class Children:
 
 @pytest.fixture
 def arguments() -> argparse.Namespace:
-    return argparse.Namespace(smoke=False, ops=[], impls=[])
+    return argparse.Namespace(smoke=False, ops=[], impls=[], home="choices")
 
 
 def children(monkeypatch: pytest.MonkeyPatch, *answers: tuple[int | None, str]) -> Children:
@@ -96,5 +96,24 @@ def test_benchmarks_have_less_time_than_they_are_given(
     found = run.run_bench(arguments, tmp_path, 100.0)
     assert found["state"] == state
     assert made.commands[0][made.commands[0].index("--seconds") + 1] == "90.0"
+    assert made.commands[0][made.commands[0].index("--home") + 1] == "choices"
     if code is not None:
         assert found["said"].startswith("3 rows")
+
+
+def test_parts_leave_time_for_those_behind_them() -> None:
+    left = 60 * run.MINUTES
+    for part in run.PARTS:
+        taken = run.SHARES[part] * left
+        assert taken >= 25, part  # seconds, though every part before took all it may
+        left -= taken
+    assert left == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("part", "group"), [("bench", "kernels"), ("generators", "generators")])
+def test_each_timed_part_runs_its_own_benchmarks(
+    part: str, group: str, arguments: argparse.Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = children(monkeypatch, (0, "x"))
+    run.PART[part](arguments, tmp_path, 100.0)
+    assert made.commands[0][made.commands[0].index("--group") + 1] == group

@@ -83,11 +83,12 @@ def test_no_timer_calls_everything_measures_nothing() -> None:
 
 
 def test_roofline_is_the_nearer_ceiling() -> None:
-    ceilings = roofline.Roofline(1e12, {"float16": 1e14})
-    assert ceilings.least_seconds(1e14, 1.0, "float16") == pytest.approx(1.0)
-    assert ceilings.least_seconds(1.0, 5e11, "float16") == pytest.approx(0.5)
-    assert ceilings.bound(1e14, 1.0, "float16") == "flops"
-    assert ceilings.bound(1.0, 5e11, "float16") == "bytes"
+    ceilings = roofline.Roofline(1e12, {"float16": 1e14, "tf32": 5e13})
+    assert ceilings.least_seconds({"float16": 1e14}, 1.0) == pytest.approx(1.0)
+    assert ceilings.least_seconds({"float16": 1.0}, 5e11) == pytest.approx(0.5)
+    assert ceilings.least_seconds({"float16": 5e13, "tf32": 2e13}, 1.0) == pytest.approx(0.5 + 0.4)
+    assert ceilings.bound({"float16": 1e14}, 1.0) == "flops"
+    assert ceilings.bound({"float16": 1.0}, 5e11) == "bytes"
 
 
 @pytest.mark.gpu

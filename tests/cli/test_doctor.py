@@ -122,3 +122,22 @@ def test_doctor_names_the_cmake_folder(run: Any, cache: Path) -> None:
     if found["C++ package"]["state"] == "ok":
         folder = found["C++ package"]["found"].removeprefix("-Dguide_fast_DIR=")
         assert (Path(folder) / "guide_fast-config.cmake").is_file()
+
+
+def add_file(cache: Path, name: str) -> None:
+    """Only names are looked at; bytes are compared where they are read."""
+    (cache / "brought").mkdir(parents=True, exist_ok=True)
+    (cache / "brought" / f"{name}.safetensors").touch()
+
+
+def test_networks_of_the_user_are_told_apart_by_use(run: Any, cache: Path) -> None:
+    nothing = {check["name"]: check for check in run("doctor", "--json").json["checks"]}["networks to bring"]
+    assert nothing["state"] == "ok"  # optional, so that nothing is amiss
+    assert "curricularface-ir101 (id_curricularface) or inception-v3-fid (fid_inception)" in nothing["advice"]
+    add_file(cache, "curricularface-ir101")
+    add_file(cache, "lpips-alex")
+    found = {check["name"]: check for check in run("doctor", "--json").json["checks"]}
+    assert found["curricularface-ir101"]["found"].endswith("every evaluation (id_curricularface)")
+    assert found["lpips-alex"]["found"].endswith("Python code that names it (perceptual network)")
+    assert "lpips-alex" not in found["networks to bring"]["found"]
+    assert "curricularface" not in found["networks to bring"]["advice"]

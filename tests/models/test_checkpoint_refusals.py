@@ -255,8 +255,8 @@ def test_mutated_files_give_clean_errors() -> None:
     assert ended.returncode == 0, ended.stderr[-3000:]
     said = json.loads(ended.stdout)
     assert said["inputs"] >= 400
-    assert set(said["answers"]) <= {"Published", "UsageError", "RefusedError", "IntegrityError"}
-    assert len(said["answers"]) == 4
+    answers = {"Published", "Published, not built", "UsageError", "RefusedError", "IntegrityError"}
+    assert set(said["answers"]) == answers
 
 
 def rezipped(path: Path, change: Callable[[str, bytes], bytes], method: int = zipfile.ZIP_STORED) -> Path:

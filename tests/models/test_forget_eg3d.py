@@ -148,3 +148,11 @@ def test_batched_step_is_the_papers_sum_over_pairs(generator: EG3D) -> None:
     for parameter, gradient in zip(moving.values(), wanted, strict=True):
         assert parameter.grad is not None
         assert (parameter.grad - gradient).abs().max() <= 1e-4 * gradient.abs().max()
+
+
+def test_bank_is_not_rendered_where_the_camera_moves(generator: EG3D, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EG3D, "synthesis", lambda *_, **__: pytest.fail("rendered"))
+    networks = Networks(TinyIdentity(), TinyPerceptual())
+    bank = preservation_bank(generator, networks, size=4, resolution=32, seed=11)
+    assert bank.views is None
+    assert bank.ws.shape == (4, generator.num_ws, generator.w_dim)

@@ -35,6 +35,8 @@ _SUPER = {
     "channel_base": (1, 1 << 24),
     "channel_max": (1, _WIDEST),
 }
+_SAMPLES = {"depth_resolution": (3, 4096), "depth_resolution_importance": (0, 4096)}  # a ray
+_SWITCHES = ("c_gen_conditioning_zero", "disparity_space_sampling", "white_back")
 _DECODER = {"features": (1, _WIDEST), "outputs": (1, _WIDEST), "hidden": (1, _WIDEST)}
 
 
@@ -91,6 +93,26 @@ def check_eg3d(config: Mapping[str, Any]) -> None:
     missing = [key for key in _RENDERING if key not in rendering]
     if missing:
         raise IntegrityError(f"the checkpoint's rendering_kwargs lack {', '.join(missing)}; get the file again")
+    _check_rendering(rendering)
+
+
+def _check_rendering(rendering: Mapping[str, Any]) -> None:
+    _whole(rendering, _SAMPLES)
+    for key in ("ray_start", "ray_end"):
+        if not (_is_number(rendering[key]) or rendering[key] == "auto"):
+            raise IntegrityError(f"the checkpoint's {key} is {shown(rendering[key])}; a number or 'auto' is expected")
+    pivot = rendering.get("avg_camera_pivot", [0, 0, 0])
+    if not isinstance(pivot, list) or len(pivot) != 3 or not all(map(_is_number, pivot)):
+        raise IntegrityError(f"the checkpoint's avg_camera_pivot is {shown(pivot)}; three numbers are expected")
+    numbers = {"box_warp": 1, "avg_camera_radius": 1, "c_scale": 0, "density_noise": 0}
+    for key, usual in numbers.items():
+        value = rendering.get(key, usual)
+        if not _is_number(value) or (usual and value <= 0):
+            sign = "a positive number" if usual else "a number"
+            raise IntegrityError(f"the checkpoint's {key} is {shown(value)}; {sign} is expected")
+    for key in _SWITCHES:
+        if type(rendering.get(key, False)) is not bool:
+            raise IntegrityError(f"the checkpoint's {key} is {shown(rendering[key])}; yes or no is expected")
 
 
 def check_numbers(tensors: Mapping[str, Tensor]) -> None:

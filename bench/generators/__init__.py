@@ -1,0 +1,1 @@
+"""One module a generator: its image as a whole, what it is compared with, the goals."""
