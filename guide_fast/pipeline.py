@@ -33,7 +33,7 @@ from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
 from guide_fast.errors import DivergedError, UsageError
-from guide_fast.evaluate import Evaluation, evaluate, passed
+from guide_fast.evaluate import Evaluation, evaluate, judged, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
 from guide_fast.invert import Snapshot, invert
@@ -91,7 +91,7 @@ def forget(
 
     With `out` the folder receives delta, metrics, pictures, report, latent, settings, environment; a run stopped by
     KeyboardInterrupt, be it during the inversion, continues with `resume`, and its seconds count all sessions. A run
-    that is refused leaves the folder as it was; one that diverges leaves the latent there.
+    that is refused leaves the folder as it was; so does one that diverges, or the latent where there was nothing.
     `metrics["shortfalls"]` says where the evidence falls short of the request, and is empty where it holds. Raises
     UsageError on bad input or when `resume` finds no run or another request, RefusedError where going on would forget
     nobody, GuideFastError without the held-out judge.
@@ -108,11 +108,11 @@ def forget(
     attach_small(generator, resolution, progress=progress)
     request = asked.described(generator)
     found = resumed(stopped, request, config, force=force) if stopped is not None else None
-    with StageClock(stopped) as clock:
+    with StageClock(stopped) as clock, run_folder.EarlierRun(None if resume else out) as earlier:
 
         def keep(name: str, save: Callable[[Path], None]) -> None:
             if out is not None:
-                run_folder.open_run(out, config, name, save, resume=resume)
+                run_folder.open_run(out, config, name, save, resume=resume, earlier=earlier)
                 clock.keep_in(out)
 
         def keep_snapshot(snapshot: Snapshot) -> None:
@@ -148,6 +148,11 @@ def forget(
             progress=progress,
         )
         clock.begin("unlearning")
+
+        def ask_judge(student: Generator) -> tuple[float, float]:
+            seen_by = _roles(judge, third, brought, networks)
+            return judged(generator, student, source, **seen_by, config=config.evaluate, cache_dir=derived_folder())
+
         try:
             result = unlearn(
                 generator,
@@ -158,17 +163,20 @@ def forget(
                 config=config.ltu,
                 state_path=out / run_folder.STATE if out is not None else None,
                 resume=stopped is not None and (stopped / run_folder.STATE).is_file(),
+                confirm=ask_judge if config.ltu.confirm else None,
                 progress=progress,
             )
         except DivergedError:
             if out is not None and stopped is None:
                 clock.keep_in(None)
-                run_folder.give_up_run(out)
+                if not earlier.bring_back():
+                    run_folder.give_up_run(out)
             raise
         clock.begin("evaluation")
         measured = _measure(generator, result.generator, source, config, judge, third, brought, networks, progress)
         seconds = clock.seconds()
         metrics = measured.evaluation.metrics | {"steps": result.steps, "stopped": result.stopped}
+        metrics |= {"notes": list(result.notes)} if result.notes else {}
         seeds = {"ltu": config.ltu.seed, "evaluate": config.evaluate.seed, "bank": BANK_SEED}
         delta = make_delta(
             generator,
@@ -311,6 +319,11 @@ def _invert(
     )
 
 
+def _roles(judge: IdentityNetwork, third: IdentityNetwork, brought: Brought, networks: Networks) -> dict[str, Any]:
+    """What an evaluation looks through."""
+    return {"judge": judge, "third": third, "perceptual": networks.perceptual, **brought._asdict()}
+
+
 def _measure(
     base: Generator,
     changed: Any,
@@ -326,11 +339,7 @@ def _measure(
         base,
         changed,
         source,
-        judge=judge,
-        perceptual=networks.perceptual,
-        third=third,
-        curricularface=brought.curricularface,
-        inception=brought.inception,
+        **_roles(judge, third, brought, networks),
         config=config.evaluate,
         cache_dir=derived_folder(),
         progress=progress,
