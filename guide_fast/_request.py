@@ -19,6 +19,7 @@ from guide_fast.config import Config
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.invert import Snapshot, check_similarity
 from guide_fast.ltu.schedule import candidate_layers
+from guide_fast.ltu.switches import settle
 from guide_fast.models.generator import Generator
 from guide_fast.resumption import check_request, this_version
 
@@ -46,8 +47,10 @@ class Asked:
         _ = self._photo_sha256
 
     def check_for(self, generator: Generator) -> tuple[str, ...]:
-        """The layers that may move; raises UsageError when layers, resolution or latent do not fit `generator`."""
+        """The layers that may move; raises UsageError when layers, resolution or latent do not fit `generator`, or a
+        switch cannot be on where it lies."""
         ltu = self.config.ltu
+        settle(ltu, generator.w_mean.device)
         layers = candidate_layers(generator, ltu.layers, resolution=ltu.resolution)
         if self.photo is None:
             check_somebody(given_latent(generator, self.seed, self.latent).w, generator)

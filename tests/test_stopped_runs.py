@@ -311,6 +311,7 @@ def test_full_disk_for_the_seconds_stays_ctrl_c(
 REFUSED = {
     "layers": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, layers="to_img.*")), r"past the 16 px output"),
     "resolution": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, resolution=17)), "is no output of tiny"),
+    "switch": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, cuda_graph="on")), "needs a CUDA device"),
     "target": (replace(PHOTO_CONFIG, target=replace(CONFIG.target, max_similarity=-1.0)), "target resembles"),
 }
 
