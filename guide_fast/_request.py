@@ -106,7 +106,7 @@ def resumed(folder: Path, request: Mapping[str, Any], config: Config, *, force: 
 
 def check_somebody(w: Tensor, generator: Generator) -> None:
     """Raises UsageError when `w` [L, D] is the mean face."""
-    if float((w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
+    if float((w - generator.w_mean.cpu()).norm(dim=1).min()) < MIN_IDENTITY:
         raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
 
 
@@ -116,7 +116,8 @@ def given_latent(generator: Generator, seed: int | None, latent: Latent | Tensor
         assert seed is not None
         z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            return Latent(generator.mapping(z)[0].clone(), generator.name, f"seed:{seed}")
+            w = generator.mapping(z.to(generator.w_mean.device))[0]
+            return Latent(w.cpu().clone(), generator.name, f"seed:{seed}")
     if isinstance(latent, Tensor):
         latent = Latent(latent, generator.name, "tensor")
     if latent.generator != generator.name:

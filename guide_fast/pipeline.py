@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def forget(
     stopped = resumable(out) if resume else None
     judge, third = judges()
     brought = brought_networks()
-    networks = loss_networks()
+    networks = loss_networks().to(generator.w_mean.device)
     attach_small(generator, resolution, progress=progress)
     request = asked.described(generator)
     found = resumed(stopped, request, config, force=force) if stopped is not None else None
@@ -130,13 +130,14 @@ def forget(
         with saving(lambda: keep(run_folder.LATENT, source.save)):  # not when the target is refused
             target = choose_target(
                 generator,
-                source.w,
+                source.w.to(generator.w_mean),
                 identity=networks.identity,
                 config=config.target,
                 resolution=resolution,
                 seed=config.ltu.seed,
                 progress=progress,
             )
+        target = replace(target, w=target.w.cpu())
         clock.begin("bank")
         bank = preservation_bank(
             generator,
@@ -201,7 +202,7 @@ def forget(
             delta.save(out / "delta.safetensors")
             metrics["delta_bytes"] = (out / "delta.safetensors").stat().st_size
             with torch.inference_mode():
-                picture = generator.synthesis(target.w[None]).image[0]
+                picture = generator.synthesis(target.w.to(generator.w_mean)[None]).image[0].cpu()
             _write_results(out, done, measured.evaluation, picture)
             with uninterrupted():
                 run_folder.close_run(out)
@@ -284,9 +285,9 @@ def render(
     images = []
     with torch.inference_mode():
         for w in latents:
-            w = generator.w_mean + truncation * (w - generator.w_mean)
+            w = generator.w_mean + truncation * (w.to(generator.w_mean) - generator.w_mean)
             pixels = generator.synthesis(w[None]).image[0].clamp(-1, 1).add(1).mul(127.5).round().byte()
-            images.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+            images.append(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()))
     return images
 
 

@@ -30,6 +30,7 @@ from guide_fast._run_files import (
 )
 from guide_fast.artifacts import write_bytes
 from guide_fast.config import Config
+from guide_fast.errors import GuideFastError
 from guide_fast.resumption import uninterrupted
 
 __all__ = [
@@ -97,16 +98,21 @@ class EarlierRun:
         keep = not self._opened and not ((aside / DELTA).is_file() and not (folder / DELTA).is_file())
         if keep:
             shutil.rmtree(aside, ignore_errors=True)
-        if keep and any((folder / name).is_file() for name in (written, *names)):
-            aside.mkdir()
-            if (folder / written).is_file():
-                shutil.copy2(folder / written, aside / written)
         try:
+            if keep and any((folder / name).is_file() for name in (written, *names)):
+                aside.mkdir()
+                if (folder / written).is_file():
+                    shutil.copy2(folder / written, aside / written)
             save(folder / written)
-        except BaseException:
+        except BaseException as error:
             if keep:
                 shutil.rmtree(aside, ignore_errors=True)
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise GuideFastError(
+                f"cannot set aside the earlier run in {folder}: {error.strerror or error}; free some space or choose "
+                "another folder with --out"
+            ) from None
         for name in names:
             if keep and (folder / name).is_file():
                 os.replace(folder / name, aside / name)

@@ -1,4 +1,4 @@
-"""How a step is carried out, settled for a device: what was asked for and cannot run there is refused."""
+"""How a step is carried out on a device, with a refusal of what was asked for but cannot run there."""
 
 from __future__ import annotations
 

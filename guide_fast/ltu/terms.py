@@ -31,6 +31,10 @@ class Networks:
         """For headers of cached features."""
         return {"identity": self.identity.name, "perceptual": self.perceptual.name}
 
+    def to(self, device: torch.device) -> Networks:
+        """The same networks, moved in place."""
+        return Networks(self.identity.to(device), self.perceptual.to(device))
+
 
 @dataclass(frozen=True)
 class Seeing:
