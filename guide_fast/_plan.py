@@ -8,7 +8,7 @@ from typing import Any
 
 from guide_fast import assets, brought
 from guide_fast._generators import attach_small, loaded
-from guide_fast._networks import JUDGE, LOSS_IDENTITY, PERCEPTUAL, THIRD
+from guide_fast._networks import JUDGE, LOSS_IDENTITY, PERCEPTUAL, THIRD, fitting_encoder
 from guide_fast._request import Asked, resumed
 from guide_fast._run_files import FILES, left_over, resumable
 from guide_fast.artifacts import Latent
@@ -53,25 +53,28 @@ def plan_forget(
         "target": asked.config.target.kind,
         "steps_at_most": asked.config.ltu.steps,
         "assets": {"needed": needed, "missing": missing},
-        "brought": _brought(),
+        "brought": _brought(None),
         "would_write": [str(out / name) for name in FILES] if out else [],
         "would_remove": [str(file) for file in left_over(out)] if out and not resume else [],
     }
     if generator not in missing:
         base = loaded(generator, deltas, label=label, low_resolution=stopped is not None, write=False)
         plan["layers"] = list(asked.check_for(base))
+        if photo is not None:
+            plan["brought"] = _brought(fitting_encoder(base))
         if stopped is not None and not unfetched:
             attach_small(base, asked.config.ltu.resolution, write=False)
             resumed(stopped, asked.described(base), asked.config, force=force)
     return plan
 
 
-def _brought() -> dict[str, list[str]]:
-    """The user's own networks: those the evaluation uses, those nothing here uses, those it would use."""
+def _brought(encoder: str | None) -> dict[str, list[str]]:
+    """The user's own networks: those the run uses, those it does not, those its evaluation would use."""
     there = {known.name: brought.available(known.name) for known in brought.list_brought()}
     evaluating = {known.name for known in brought.list_brought() if known.metric}
+    used = evaluating | {encoder}
     return {
-        "used": [name for name, found in there.items() if found and name in evaluating],
-        "not_used": [name for name, found in there.items() if found and name not in evaluating],
+        "used": [name for name, found in there.items() if found and name in used],
+        "not_used": [name for name, found in there.items() if found and name not in used],
         "absent": [name for name, found in there.items() if not found and name in evaluating],
     }

@@ -20,6 +20,7 @@ from guide_fast.config import Config
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.invert import Snapshot, check_similarity
 from guide_fast.ltu.schedule import candidate_layers
+from guide_fast.ltu.switches import settle
 from guide_fast.models.generator import Generator
 from guide_fast.resumption import check_request, this_version
 
@@ -47,8 +48,10 @@ class Asked:
         _ = self._photo_sha256
 
     def check_for(self, generator: Generator) -> tuple[str, ...]:
-        """The layers that may move; raises UsageError when layers, resolution or latent do not fit `generator`."""
+        """The layers that may move; raises UsageError when layers, resolution or latent do not fit `generator`, or a
+        switch cannot be on where it lies."""
         ltu = self.config.ltu
+        settle(ltu, generator.w_mean.device)
         layers = candidate_layers(generator, ltu.layers, resolution=ltu.resolution)
         if self.photo is None:
             check_somebody(given_latent(generator, self.seed, self.latent).w, generator)
@@ -110,7 +113,7 @@ def resumed(folder: Path, request: Mapping[str, Any], config: Config, *, force: 
 
 def check_somebody(w: Tensor, generator: Generator) -> None:
     """Raises UsageError when `w` [L, D] is the mean face."""
-    if float((w - generator.w_mean).norm(dim=1).min()) < MIN_IDENTITY:
+    if float((w - generator.w_mean.cpu()).norm(dim=1).min()) < MIN_IDENTITY:
         raise UsageError("the latent is the mean face, which is nobody's; give the latent of a person")
 
 
@@ -120,7 +123,8 @@ def given_latent(generator: Generator, seed: int | None, latent: Latent | Tensor
         assert seed is not None
         z = torch.randn(1, generator.z_dim, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            return Latent(generator.mapping(z)[0].clone(), generator.name, f"seed:{seed}")
+            w = generator.mapping(z.to(generator.w_mean.device))[0]
+            return Latent(w.cpu().clone(), generator.name, f"seed:{seed}")
     if isinstance(latent, Tensor):
         latent = Latent(latent, generator.name, "tensor")
     if latent.generator != generator.name:

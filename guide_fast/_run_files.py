@@ -12,6 +12,7 @@ FILES = (DELTA, "metrics.json", "grid.png", "report.html", LATENT, CONFIG, ENVIR
 # What only a stopped run has: the inversion's state, the loop's, what was spent so far.
 INVERSION, STATE, SPENT = "inversion.safetensors", "state.safetensors", "spent.json"
 STATES = (INVERSION, STATE, SPENT)
+EARLIER = ".earlier-run"  # a folder: what an earlier run left, until the present one can no longer diverge
 
 
 def stopped(folder: Path) -> bool:

@@ -87,7 +87,7 @@ class LtuConfig:
     perceptual: float = 1.0
     identity: float = 0.1
     preservation: float = 3.0  # weight of the global term (paper: 1)
-    layers: str = "auto"  # all, coarse, fine, auto, or comma-separated name patterns
+    layers: str = "auto"  # all, coarse, fine, auto, budget=N (parameters), or comma-separated name patterns
     keep: float = 0.9  # auto: share of the forgetting per step that the chosen layers carry
     warm_start: bool = True  # closed-form solution of the modulation layers before the first step
     ridge: float = 1.0  # of the closed form and of the whitening, in mean variances
@@ -97,6 +97,28 @@ class LtuConfig:
     hold: int = 3  # steps for which that must hold before stopping
     resolution: int = 256
     seed: int = 0
+    rank: int = 0  # of the update of a matrix or a convolution; 0: the whole tensor moves
+    warmup: int = 0  # steps over which the learning rate rises to `lr`
+    schedule: str = "constant"  # of the learning rate after that; "cosine" falls to 0 at the last step
+    # What keeps everybody else: "pairs" (the paper's global term), "trust_region" (no further from the start than
+    # `trust`), "ewc" (a penalty weighed by what bystanders depend on); the latter two render no bystanders in a step.
+    preserve: str = "pairs"
+    trust: float = 1e-3  # root mean square of a layer's change after the closed form, whitened where it is a modulation
+    ewc: float = 50.0  # weight of the penalty (SUGAR's lambda)
+    fisher: int = 8  # bystanders behind its Fisher information
+    confirm: bool = False  # the judge has to agree that the person is forgotten before the steps end early
+    # Switches, each of which can be turned off for comparison; the result stays the same within rounding.
+    batched: bool = True  # one pass for all images of a step; off: one image at a time
+    cached_target: bool = True  # what the teacher makes of the target is kept; off: rendered in each step
+    banked: bool = True  # what it makes of bystanders comes from the bank; off: rendered in each step
+    frozen: bool = True  # no gradients of the frozen networks' weights
+    restrict_backward: bool = True  # gradients of the chosen layers alone; off: of every layer
+    channels_last: bool = True
+    fused_adam: bool = True  # off: torch.optim.Adam
+    precision: str = "auto"  # "half": float16 where the range allows, on a GPU; "auto": float32 on a CPU, else half
+    identity_stream: str = "auto"  # the identity network on a CUDA stream of its own
+    cuda_graph: str = "auto"  # gradients of a step replayed as one CUDA graph
+    compiled: bool = False  # torch.compile of the step
 
 
 @dataclass(frozen=True)
@@ -152,13 +174,23 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ltu.reached": (-1, 1),
     "ltu.hold": (1, math.inf),
     "ltu.resolution": (1, math.inf),
+    "ltu.fisher": (1, math.inf),
     "evaluate.bystanders": (1, math.inf),
     "evaluate.stranger_pairs": (2, math.inf),  # fewer have no standard deviation
     "evaluate.fd_images": (3, math.inf),  # fewer have no covariance
     "evaluate.batch": (1, math.inf),
 }
-_POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr", "ltu.keep"})  # 0 would leave everything as it is
-_CHOICES = {"target.kind": ("ufo", "mean", "surrogate")}
+# 0 would leave everything as it is
+_POSITIVE = frozenset({"invert.lr", "target.d", "ltu.lr", "ltu.keep", "ltu.trust"})
+SWITCH = ("auto", "on", "off")  # "on" is refused where it cannot run
+_CHOICES = {
+    "target.kind": ("ufo", "mean", "surrogate"),
+    "ltu.schedule": ("constant", "cosine"),
+    "ltu.preserve": ("pairs", "trust_region", "ewc"),
+    "ltu.precision": ("auto", "fp32", "half"),
+    "ltu.identity_stream": SWITCH,
+    "ltu.cuda_graph": SWITCH,
+}
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -265,6 +297,8 @@ def _settings(config: Config) -> dict[str, Any]:
 def _changed(config: Config, name: str, value: Any, origin: str, *, parse: bool) -> Config:
     section, key = name.split(".")
     wanted = _type_of(name)
+    if _CHOICES.get(name) == SWITCH:  # a reader who thinks of it as true or false is understood
+        value = {"true": "on", "false": "off"}.get(str(value).lower(), value)
     try:
         if parse and wanted is bool:
             value = {"true": True, "false": False}[value.lower()]

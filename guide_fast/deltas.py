@@ -108,5 +108,5 @@ def _xor(parameters: Mapping[str, nn.Parameter], changes: Mapping[str, Tensor]) 
 
 
 def _bits(parameter: Tensor) -> Tensor:
-    value = parameter.detach().contiguous()
+    value = parameter.detach().cpu().contiguous()
     return value.view(_BITS[value.dtype])

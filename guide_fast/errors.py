@@ -32,7 +32,12 @@ class RefusedError(GuideFastError):
 
 
 class DivergedError(GuideFastError):
-    """A loss stopped being finite; the same request would end in the same again."""
+    """A loss stopped being finite; the same request would end in the same again.
+
+    `last_good` is what the loop had before (an `ltu.Unlearned`), where somebody wants it.
+    """
+
+    last_good: object = None
 
 
 class IntegrityError(GuideFastError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from guide_fast.artifacts import Delta, Forgotten, Latent, Report
 from guide_fast.config import Config, check_config
 from guide_fast.deltas import apply_delta, make_delta, rollback
 from guide_fast.errors import DivergedError, UsageError
-from guide_fast.evaluate import Evaluation, evaluate, passed
+from guide_fast.evaluate import Evaluation, evaluate, judged, passed
 from guide_fast.evaluate.grid import write_grid
 from guide_fast.evaluate.report import write_report
 from guide_fast.invert import Snapshot, invert
@@ -92,7 +92,7 @@ def forget(
 
     With `out` the folder receives delta, metrics, pictures, report, latent, settings, environment; a run stopped by
     KeyboardInterrupt, be it during the inversion, continues with `resume`, and its seconds count all sessions. A run
-    that is refused leaves the folder as it was; one that diverges leaves the latent there.
+    that is refused leaves the folder as it was; so does one that diverges, or the latent where there was nothing.
     `metrics["shortfalls"]` says where the evidence falls short of the request, and is empty where it holds. Raises
     UsageError on bad input or when `resume` finds no run or another request, RefusedError where going on would forget
     nobody, GuideFastError without the held-out judge.
@@ -105,15 +105,15 @@ def forget(
     stopped = resumable(out) if resume else None
     judge, third = judges()
     brought = brought_networks()
-    networks = loss_networks()
+    networks = loss_networks().to(generator.w_mean.device)
     attach_small(generator, resolution, progress=progress)
     request = asked.described(generator)
     found = resumed(stopped, request, config, force=force) if stopped is not None else None
-    with StageClock(stopped) as clock:
+    with StageClock(stopped) as clock, run_folder.EarlierRun(None if resume else out) as earlier:
 
         def keep(name: str, save: Callable[[Path], None]) -> None:
             if out is not None:
-                run_folder.open_run(out, config, name, save, resume=resume)
+                run_folder.open_run(out, config, name, save, resume=resume, earlier=earlier)
                 clock.keep_in(out)
 
         def keep_snapshot(snapshot: Snapshot) -> None:
@@ -131,13 +131,14 @@ def forget(
         with saving(lambda: keep(run_folder.LATENT, source.save)):  # not when the target is refused
             target = choose_target(
                 generator,
-                source.w,
+                source.w.to(generator.w_mean),
                 identity=networks.identity,
                 config=config.target,
                 resolution=resolution,
                 seed=config.ltu.seed,
                 progress=progress,
             )
+        target = replace(target, w=target.w.cpu())
         clock.begin("bank")
         bank = preservation_bank(
             generator,
@@ -149,6 +150,11 @@ def forget(
             progress=progress,
         )
         clock.begin("unlearning")
+
+        def ask_judge(student: Generator) -> tuple[float, float]:
+            seen_by = _roles(judge, third, brought, networks)
+            return judged(generator, student, source, **seen_by, config=config.evaluate, cache_dir=derived_folder())
+
         try:
             result = unlearn(
                 generator,
@@ -159,17 +165,20 @@ def forget(
                 config=config.ltu,
                 state_path=out / run_folder.STATE if out is not None else None,
                 resume=stopped is not None and (stopped / run_folder.STATE).is_file(),
+                confirm=ask_judge if config.ltu.confirm else None,
                 progress=progress,
             )
         except DivergedError:
             if out is not None and stopped is None:
                 clock.keep_in(None)
-                run_folder.give_up_run(out)
+                if not earlier.bring_back():
+                    run_folder.give_up_run(out)
             raise
         clock.begin("evaluation")
         measured = _measure(generator, result.generator, source, config, judge, third, brought, networks, progress)
         seconds = clock.seconds()
         metrics = measured.evaluation.metrics | {"steps": result.steps, "stopped": result.stopped}
+        metrics |= {"notes": list(result.notes)} if result.notes else {}
         seeds = {"ltu": config.ltu.seed, "evaluate": config.evaluate.seed, "bank": BANK_SEED}
         delta = make_delta(
             generator,
@@ -194,7 +203,7 @@ def forget(
             delta.save(out / "delta.safetensors")
             metrics["delta_bytes"] = (out / "delta.safetensors").stat().st_size
             with torch.inference_mode():
-                picture = generator.synthesis(target.w[None]).image[0]
+                picture = generator.synthesis(target.w.to(generator.w_mean)[None]).image[0].cpu()
             _write_results(out, done, measured.evaluation, picture)
             with uninterrupted():
                 run_folder.close_run(out)
@@ -277,9 +286,9 @@ def render(
     images = []
     with torch.inference_mode():
         for w in latents:
-            w = generator.w_mean + truncation * (w - generator.w_mean)
+            w = generator.w_mean + truncation * (w.to(generator.w_mean) - generator.w_mean)
             pixels = generator.synthesis(w[None]).image[0].clamp(-1, 1).add(1).mul(127.5).round().byte()
-            images.append(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+            images.append(Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()))
     return images
 
 
@@ -313,6 +322,11 @@ def _invert(
     )
 
 
+def _roles(judge: IdentityNetwork, third: IdentityNetwork, brought: Brought, networks: Networks) -> dict[str, Any]:
+    """What an evaluation looks through."""
+    return {"judge": judge, "third": third, "perceptual": networks.perceptual, **brought._asdict()}
+
+
 def _measure(
     base: Generator,
     changed: Any,
@@ -328,11 +342,7 @@ def _measure(
         base,
         changed,
         source,
-        judge=judge,
-        perceptual=networks.perceptual,
-        third=third,
-        curricularface=brought.curricularface,
-        inception=brought.inception,
+        **_roles(judge, third, brought, networks),
         config=config.evaluate,
         cache_dir=derived_folder(),
         progress=progress,

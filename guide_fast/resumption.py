@@ -21,13 +21,12 @@ from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, for what must happen as a whole.
+    """Hold Ctrl-C and SIGTERM back until the block is done, for what must happen as a whole.
 
     Python interrupts the main thread only, where alone handlers can be set; in other threads there is nothing to do,
     nor is there where a handler was installed from C, which could not be put back.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or handler is None:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
@@ -35,18 +34,22 @@ def uninterrupted() -> Iterator[None]:
     def hold(number: int, frame: FrameType | None) -> None:
         held.append(number)
 
-    signal.signal(signal.SIGINT, hold)
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in found.items() if handler is not None}
+    for number in handlers:
+        signal.signal(number, hold)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if held:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(held[0])
 
 
 @contextmanager
 def saving(save: Callable[[], None]) -> Iterator[None]:
-    """Call `save` when the block is done or stopped (Ctrl-C, memory); Ctrl-C waits for it.
+    """Call `save` when the block is done or stopped (Ctrl-C, SIGTERM, memory); these wait for it.
 
     Not after an error of ours: going on from there would end in the same error.
     """

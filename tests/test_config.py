@@ -197,3 +197,26 @@ def test_config_built_in_python_is_checked_alike() -> None:
 def test_every_setting_has_a_type_that_sources_can_give() -> None:
     hints = {field.type for section in vars(Config()).values() for field in dataclasses.fields(section)}
     assert hints <= {"int", "float", "str", "bool"}
+
+
+@pytest.mark.parametrize(("said", "meant"), [("on", "on"), ("true", "on"), ("False", "off"), ("auto", "auto")])
+def test_switch_is_understood_as_true_or_false_too(tmp_path: Path, said: str, meant: str) -> None:
+    assert resolve_config(None, {}, {"ltu.cuda_graph": said}).ltu.cuda_graph == meant
+    if said.lower() in ("true", "false"):
+        toml = written(tmp_path, f"[ltu]\ncuda_graph = {said.lower()}\n")
+        assert resolve_config(toml, {}, {}).ltu.cuda_graph == meant
+
+
+@pytest.mark.parametrize("name", ["ltu.cuda_graph", "ltu.precision", "ltu.schedule", "ltu.preserve"])
+def test_unknown_choice_is_refused_with_the_known_ones(name: str) -> None:
+    assert "choose one of " in refusal(None, {}, {name: "maybe"})
+
+
+def test_every_switch_is_listed_with_what_it_takes() -> None:
+    lines = settings_toml(Config()).splitlines()
+    for switch in ("batched", "cached_target", "banked", "frozen", "restrict_backward", "channels_last", "fused_adam"):
+        assert f"{switch} = true  # true or false" in lines
+    assert "compiled = false  # true or false" in lines
+    assert 'cuda_graph = "auto"  # one of auto, on, off' in lines
+    assert 'identity_stream = "auto"  # one of auto, on, off' in lines
+    assert 'precision = "auto"  # one of auto, fp32, half' in lines

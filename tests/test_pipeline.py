@@ -21,6 +21,7 @@ from guide_fast import _generators, _networks, pipeline
 from guide_fast.artifacts import Delta, Forgotten, Latent, weights_sha256
 from guide_fast.config import Config, LtuConfig
 from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
+from guide_fast.ltu.step import Step
 from guide_fast.models import loading
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 from guide_fast.run_folder import FILES, STATE
@@ -303,3 +304,36 @@ def test_render_gives_one_image_a_seed(generator: MobileStyleGAN) -> None:
 def test_truncation_to_zero_renders_the_mean(generator: MobileStyleGAN) -> None:
     one, other = pipeline.render(generator, seeds=[1, 2], truncation=0.0)
     assert np.array_equal(one, other)
+
+
+def test_judge_confirms_at_full_resolution_before_the_steps_end(
+    generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, asked = pipeline.judged, []
+
+    def ask(*arguments: Any, **named: Any) -> tuple[float, float]:
+        asked.append(judged(*arguments, **named))
+        return asked[-1]
+
+    monkeypatch.setattr(pipeline, "judged", ask)
+    early = replace(CONFIG.ltu, reached=1.0, hold=1, confirm=True)
+    result = forget(generator, config=replace(CONFIG, ltu=early))
+    assert asked[-1][1] == pytest.approx(result.metrics["stranger_mean"])
+    assert asked[-1][0] == pytest.approx(result.metrics["forgotten_person"], abs=1e-4)
+    assert result.metrics["stopped"] == ("confirmed" if asked[-1][0] <= asked[-1][1] else "steps")
+    assert result.report.curve[-1]["judged"] == asked[-1][0]
+    without = forget(generator, config=replace(CONFIG, ltu=replace(early, confirm=False)))
+    assert without.metrics["stopped"] == "reached" and len(asked) == result.metrics["steps"]
+
+
+def test_memory_that_ran_out_is_said_in_the_metrics(generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = Step.losses
+
+    def limited(step: Step, student: Any, draws: Any, start: int, stop: int) -> Any:
+        if stop - start > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(step, student, draws, start, stop)
+
+    monkeypatch.setattr(Step, "losses", limited)
+    (note,) = forget(generator).metrics["notes"]
+    assert "memory ran out at step 0: from there 3 of a step's 5 images" in note

@@ -184,3 +184,15 @@ def test_state_without_a_request_is_damaged(tmp_path: Path, content: Any) -> Non
     write_safetensors(tmp_path / "state", TENSORS, "test state", content)
     with pytest.raises(IntegrityError, match="does not say what it was asked for"):
         read_state(tmp_path / "state", "test state", {})
+
+
+def test_termination_comes_after_the_block_too() -> None:
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            assert told == []
+        assert told == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -22,7 +22,7 @@ from tiny import CONFIG, tiny_generator
 from guide_fast import pipeline, run_folder
 from guide_fast.artifacts import Latent
 from guide_fast.config import AlignConfig, Config
-from guide_fast.errors import DivergedError, GuideFastError, IntegrityError, RefusedError, UsageError
+from guide_fast.errors import GuideFastError, IntegrityError, RefusedError, UsageError
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 from guide_fast.run_folder import FILES, INVERSION, LATENT, SPENT, STATE, stopped
 
@@ -308,13 +308,10 @@ def test_full_disk_for_the_seconds_stays_ctrl_c(
     assert set(contents(tmp_path / "run")) == {STATE, LATENT, "config.json", "environment.json"}
 
 
-def diverging() -> Config:
-    return replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, lr=1e30, layers="all"))
-
-
 REFUSED = {
     "layers": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, layers="to_img.*")), r"past the 16 px output"),
     "resolution": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, resolution=17)), "is no output of tiny"),
+    "switch": (replace(PHOTO_CONFIG, ltu=replace(CONFIG.ltu, cuda_graph="on")), "needs a CUDA device"),
     "target": (replace(PHOTO_CONFIG, target=replace(CONFIG.target, max_similarity=-1.0)), "target resembles"),
 }
 
@@ -345,15 +342,6 @@ def test_layers_that_no_step_sees_are_refused_before_the_inversion(
             generator, photo, tmp_path / "run", config=REFUSED["layers"][0], progress=lambda *now: told.append(now[0])
         )
     assert not told
-
-
-def test_diverging_run_leaves_the_latent_but_no_stopped_run(
-    generator: MobileStyleGAN, photo: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(DivergedError, match=r"lower ltu\.lr"):
-        forget(generator, photo, tmp_path / "run", config=diverging())
-    assert set(contents(tmp_path / "run")) == {LATENT}
-    assert not stopped(tmp_path / "run")
 
 
 def test_poor_inversion_that_force_let_pass_needs_it_again(

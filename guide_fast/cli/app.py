@@ -12,6 +12,7 @@ import typer
 
 from guide_fast.cli import apply, assets, convert, doctor, evaluate, forget, invert, render, settings
 from guide_fast.cli.output import INTERRUPTED, PROGRAM, Session, as_json, one_line
+from guide_fast.cli.signals import TERMINATED, terminable, was_terminated
 from guide_fast.errors import GuideFastError
 
 # What the argument parser raises on wrong use; its package was renamed between releases, its position was not.
@@ -22,7 +23,7 @@ app = typer.Typer(
     help="Make a pretrained face generator forget a person, from one photo, with evidence.",
     epilog="Start with: guide-fast doctor\n\nSettings: flags, then GUIDE_FAST_<SECTION>_<KEY>, then --config, win over "
     "defaults; `guide-fast settings` lists them.\n\nExit codes: 0 done, 1 failed, 2 wrong use, 3 the evidence falls "
-    "short, 4 refused, 5 integrity, 130 stopped.",
+    "short, 4 refused, 5 integrity, 130 stopped, 143 terminated.",
 )
 for group in (forget, invert, evaluate, render, apply, convert, assets, settings, doctor):
     group.register(app)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not debug:
             warnings.simplefilter("ignore")
         try:
-            with aside:
+            with aside, terminable():
                 result = typer.main.get_command(app).main(
                     arguments, prog_name=PROGRAM, standalone_mode=False, obj=session
                 )
@@ -80,7 +81,7 @@ def _explained(error: BaseException, debug: bool) -> tuple[str, int]:
     if isinstance(error, GuideFastError):
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "stopped; nothing was written", INTERRUPTED
+        return "stopped; nothing was written", TERMINATED if was_terminated(error) else INTERRUPTED
     if isinstance(error, PARSER_ERROR):
         context = getattr(error, "ctx", None)
         said = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -87,7 +87,7 @@ def forget(
     layers: Annotated[
         str | None,
         typer.Option(
-            help="What may change: all, coarse, fine, auto, or name patterns with commas between.",
+            help="What may change: all, coarse, fine, auto, budget=N, or name patterns with commas between.",
             show_default=False,
             rich_help_panel=options.SETTINGS,
         ),

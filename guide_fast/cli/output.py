@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import typer
 
 from guide_fast.cli.bars import reporter
+from guide_fast.cli.signals import TERMINATED, was_terminated
 from guide_fast.errors import GuideFastError
 
 PROGRAM = "guide-fast"
@@ -24,7 +25,7 @@ NOTHING_TO_RESUME = "stopped with nothing to resume; run the same command to sta
 
 
 class InterruptedRun(GuideFastError):
-    """Ctrl-C; the message says how to go on."""
+    """Ctrl-C or SIGTERM; the message says how to go on."""
 
     exit_code = INTERRUPTED
 
@@ -40,8 +41,8 @@ class Session:
 class Output:
     """A command's voice, used as a context manager around its work.
 
-    `progress` fits the library's progress contract. Messages of the library's log become notes. Ctrl-C inside becomes
-    an InterruptedRun that says `on_interrupt`.
+    `progress` fits the library's progress contract. Messages of the library's log become notes. Ctrl-C or SIGTERM
+    inside becomes an InterruptedRun that says `on_interrupt`.
     """
 
     def __init__(self, context: typer.Context, *, json: bool, quiet: bool) -> None:
@@ -84,7 +85,10 @@ class Output:
         logging.getLogger("guide_fast").removeHandler(self._log)
         self.progress.close()
         if isinstance(error, KeyboardInterrupt):
-            raise InterruptedRun(self.on_interrupt) from error
+            stopped = InterruptedRun(self.on_interrupt)
+            if was_terminated(error):
+                stopped.exit_code = TERMINATED
+            raise stopped from error
 
 
 class _Notes(logging.Handler):

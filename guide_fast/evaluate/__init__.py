@@ -6,10 +6,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from guide_fast.evaluate.metrics import Evaluation, evaluate, passed
+from guide_fast.evaluate.metrics import Evaluation, evaluate, judged, passed
 from guide_fast.evaluate.thumbnails import Pair
 
-__all__ = ["Evaluation", "Pair", "evaluate", "passed"]
+__all__ = ["Evaluation", "Pair", "evaluate", "judged", "passed"]
 
 
 class _CallableStage(ModuleType):

@@ -77,11 +77,8 @@ def evaluate(
             "fetches it, then run `guide-fast assets fetch faceres`"
         )
     _check(base, forgotten, source, config)
-    opinions = {role: n for role, n in (("third", third), ("curricularface", curricularface)) if n is not None}
-    identity = {"judge": judge, **opinions}
-    pooled: dict[str, Network] = {"perceptual": perceptual}
-    if inception is not None:
-        pooled["inception"] = inception
+    identity, pooled = _by_role(judge, third, curricularface, perceptual, inception)
+    opinions = {role: network for role, network in identity.items() if role != "judge"}
     networks: dict[str, Network] = {**identity, **pooled}
     population = measure_population(base, networks, config=config, cache_dir=cache_dir, progress=progress)
 
@@ -126,6 +123,36 @@ def evaluate(
         if curricularface is not None:
             metrics[OPINIONS["curricularface"]]["forgotten_person_over_views"] = _over(views["curricularface"])
     return Evaluation(metrics, _pairs(near, before, after, bystanders, population, kept))
+
+
+def judged(
+    base: Generator,
+    student: Generator,
+    source: Latent,
+    *,
+    judge: IdentityNetwork,
+    perceptual: PerceptualNetwork,
+    third: IdentityNetwork | None = None,
+    curricularface: IdentityNetwork | None = None,
+    inception: PerceptualNetwork | None = None,
+    config: EvaluateConfig,
+    cache_dir: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[float, float]:
+    """The judge's similarity of the person before to after at full resolution, the mean of strangers.
+
+    The quick question to ask while steps go on: one latent, two images; the strangers are those of `evaluate`, from
+    the same cache.
+    """
+    identity, pooled = _by_role(judge, third, curricularface, perceptual, inception)
+    population = measure_population(base, {**identity, **pooled}, config=config, cache_dir=cache_dir, progress=progress)
+    w = source.w.to(base.w_mean)[None]
+    seen: dict[str, Network] = {"judge": judge}
+    before, after = (
+        observe(generator, w, seen, batch=1, thumbnail=SMALL, tick=lambda: None) for generator in (base, student)
+    )
+    mean, _ = strangers(judge, population.embeddings["judge"], config)
+    return float(_similarity(judge, "judge", before, after)[0]), mean
 
 
 def passed(
@@ -192,6 +219,21 @@ def _check(base: Generator, forgotten: Generator, source: Latent, config: Evalua
                 f"the generators differ in {name} ({getattr(base, name)}, {getattr(forgotten, name)}); give the base "
                 "generator with a copy of it that forgot somebody"
             )
+
+
+def _by_role(
+    judge: IdentityNetwork,
+    third: IdentityNetwork | None,
+    curricularface: IdentityNetwork | None,
+    perceptual: PerceptualNetwork,
+    inception: PerceptualNetwork | None,
+) -> tuple[dict[str, IdentityNetwork], dict[str, Network]]:
+    """Networks that tell people apart, networks whose pooled features are compared; those that are there."""
+    opinions = {role: n for role, n in (("third", third), ("curricularface", curricularface)) if n is not None}
+    pooled: dict[str, Network] = {"perceptual": perceptual}
+    if inception is not None:
+        pooled["inception"] = inception
+    return {"judge": judge, **opinions}, pooled
 
 
 def _similarity(network: IdentityNetwork, role: str, before: Observation, after: Observation) -> Tensor:

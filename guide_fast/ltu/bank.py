@@ -48,8 +48,9 @@ def preservation_bank(
     A cached bank belongs to the weights, the head for `resolution`, both networks, the people.
     """
     z = torch.randn(size, teacher.z_dim, generator=stream(_KIND, seed))
+    device = teacher.w_mean.device
     with torch.no_grad():
-        ws = teacher.mapping(z)
+        ws = teacher.mapping(z.to(device))
     if teacher.cameras is not None:
         return Bank(ws, None)
 
@@ -61,7 +62,7 @@ def preservation_bank(
                 rendering = teacher.synthesis(ws[i : i + 1], resolution=resolution)
                 parts.append(observe(rendering, networks, keep_features=False))
             progress(_KIND, i + 1, size, {})
-        return Views.concatenate(parts).to_tensors()
+        return {name: value.cpu() for name, value in Views.concatenate(parts).to_tensors().items()}
 
     key = {
         "z_sha256": tensors_sha256({"z": z}),
@@ -73,4 +74,5 @@ def preservation_bank(
         "perceptual": [networks.perceptual.name, weights_sha256(networks.perceptual)],
         "perceptual_size": PERCEPTUAL_SIZE,
     }
-    return Bank(ws, Views.from_tensors(derived(cache_dir, f"bank-{resolution}-{size}", _KIND, key, render)))
+    tensors = derived(cache_dir, f"bank-{resolution}-{size}", _KIND, key, render)
+    return Bank(ws, Views.from_tensors({name: value.to(device) for name, value in tensors.items()}))

@@ -38,7 +38,7 @@ class Population:
         """C + ridge * tr(C)/D * I in double precision."""
         covariance = self.covariance.double()
         size = len(covariance)
-        return covariance + ridge * covariance.trace() / size * torch.eye(size, dtype=torch.float64)
+        return covariance + ridge * covariance.trace() / size * torch.eye(size).to(covariance)
 
 
 @torch.no_grad()
@@ -50,9 +50,9 @@ def sample_population(
 ) -> Population:
     """Moments of the first style slot over `samples` mapped latents; `mean` is the generator's own `w_mean`."""
     mean = generator.w_mean.detach().float()
-    total = torch.zeros(generator.w_dim, generator.w_dim, dtype=torch.float64)
+    total = torch.zeros(generator.w_dim, generator.w_dim, dtype=torch.float64, device=mean.device)
     for start in range(0, samples, _CHUNK):
-        z = torch.randn(min(_CHUNK, samples - start), generator.z_dim, generator=random)
+        z = torch.randn(min(_CHUNK, samples - start), generator.z_dim, generator=random).to(mean.device)
         centred = generator.mapping(z)[:, 0] - mean
         total += (centred.T @ centred).double()
     return Population(mean, (total / samples).float())

@@ -27,15 +27,18 @@ class LoopState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)  # plain values: weights, networks, settings
     latents: dict[str, Tensor] = field(default_factory=dict)  # of the request: the person's, the target's, [L, D]
+    rows: int = 0  # images of a step that go through the networks at once; 0: as the settings say
+    notes: list[str] = field(default_factory=list)  # for the report
 
     def save(self, path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Write parameters with Adam's moments; raises GuideFastError when the disk refuses."""
-        tensors = {f"latent/{name}": latent for name, latent in self.latents.items()}
+        tensors = {f"latent/{name}": latent.cpu() for name, latent in self.latents.items()}
         for name, parameter in parameters.items():
-            tensors[f"value/{name}"] = parameter.detach()
+            tensors[f"value/{name}"] = parameter.detach().cpu()
             for key, value in optimizer.state[parameter].items():
-                tensors[f"{key}/{name}"] = value
-        done = {"layers": list(self.layers), "step": self.step, "curve": self.curve}
+                tensors[f"{key}/{name}"] = value.cpu()
+        done = {"layers": list(self.layers), "step": self.step, "rows": self.rows, "notes": self.notes}
+        done["curve"] = self.curve
         write_state(path, _KIND, tensors, self.request, done)
 
     @classmethod
@@ -44,13 +47,13 @@ class LoopState:
         tensors, done = read_state(path, _KIND, request)
         for name, latent in latents.items():
             before = tensors.pop(f"latent/{name}")
-            if before.shape != latent.shape or not float((before - latent).abs().max()) < _LATENT_TOLERANCE:
+            if before.shape != latent.shape or not float((before - latent.cpu()).abs().max()) < _LATENT_TOLERANCE:
                 raise UsageError(
                     f"{path} was left by a run with another {name} latent; ask for the same, or start anew without "
                     "--resume"
                 )
-        layers = tuple(done["layers"])
-        return cls(layers, done["step"], done["curve"], tensors, request={**request}, latents={**latents})
+        known = {"request": {**request}, "latents": {**latents}, "rows": done["rows"], "notes": done["notes"]}
+        return cls(tuple(done["layers"]), done["step"], done["curve"], tensors, **known)
 
     def restore(self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Put the loaded tensors back; does nothing for a fresh state."""
@@ -63,6 +66,6 @@ class LoopState:
                 if kind == "value":
                     parameter.data.copy_(value)
                 else:
-                    moments[kind] = value
+                    moments[kind] = value if kind == "step" else value.to(parameter.device)
             if moments:
                 optimizer.state[parameter] = moments

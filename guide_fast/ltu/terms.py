@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from guide_fast.models.generator import Rendering
 from guide_fast.models.identity import IdentityNetwork
 from guide_fast.models.perceptual import PerceptualNetwork
 
+ROLES = ("local", "adjacency", "global")
+KINDS = ("features", "perceptual", "identity")
 PERCEPTUAL_SIZE = 128  # px; at 256 px the perceptual network costs more than the generator's small image
 
 
@@ -27,6 +30,21 @@ class Networks:
     def names(self) -> dict[str, str]:
         """For headers of cached features."""
         return {"identity": self.identity.name, "perceptual": self.perceptual.name}
+
+    def to(self, device: torch.device) -> Networks:
+        """The same networks, moved in place."""
+        return Networks(self.identity.to(device), self.perceptual.to(device))
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """How the frozen networks look, on a GPU: which of them in float16, the identity network on which stream."""
+
+    half: frozenset[str] = frozenset()  # "identity", "perceptual"
+    identity_stream: torch.cuda.Stream | None = None
+
+
+AS_EVER = Seeing()
 
 
 @dataclass(frozen=True)
@@ -66,45 +84,66 @@ def observe(
     networks: Networks,
     *,
     keep_features: bool = True,
+    seeing: Seeing = AS_EVER,
 ) -> Views:
     """Embed a rendering with the frozen networks, once for all terms."""
-    taps = networks.perceptual.features(rendering.framed, size=PERCEPTUAL_SIZE)
-    return Views(networks.identity.embed(rendering.framed), tuple(taps), rendering.compared if keep_features else None)
+    framed = rendering.framed
+    stream = seeing.identity_stream
+    if stream is None:
+        identity = _seen("identity", lambda: networks.identity.embed(framed), framed, seeing)
+        taps = _seen("perceptual", lambda: networks.perceptual.features(framed, size=PERCEPTUAL_SIZE), framed, seeing)
+    else:
+        here = torch.cuda.current_stream(framed.device)
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            identity = _seen("identity", lambda: networks.identity.embed(framed), framed, seeing)
+        taps = _seen("perceptual", lambda: networks.perceptual.features(framed, size=PERCEPTUAL_SIZE), framed, seeing)
+        here.wait_stream(stream)
+        framed.record_stream(stream)  # the allocator must not hand out the image while the other stream reads it
+        identity.record_stream(here)
+    return Views(identity, tuple(taps), rendering.compared if keep_features else None)
 
 
-def reconstruction(
+def reconstruction_parts(
     student: Views,
     teacher: Views,
     networks: Networks,
     config: LtuConfig,
-) -> Tensor:
-    """Per-pair loss [N] of the local and adjacency terms: features, perceptual distance, identity.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted losses [N] of the pairs of the local and adjacency terms, in the order of KINDS.
 
     The paper's F are tri-planes; for a 2D generator they are the last synthesis features before RGB. The paper's
     identity term is 1 - cos of ArcFace; dlib's embeddings are compared by distance, for which `similarity` is linear.
     """
     assert student.features is not None and teacher.features is not None
     feature = (student.features - teacher.features).square().mean(dim=(1, 2, 3))
-    return (
-        config.feature * feature
-        + config.perceptual * networks.perceptual.distance(student.taps, teacher.taps)
-        + config.identity * (1 - networks.identity.similarity(student.identity, teacher.identity))
-    )
+    return config.feature * feature, *_seen_parts(student, teacher, networks, config)
 
 
-def preservation(
+def preservation_parts(
     student: Views,
     teacher: Views,
     networks: Networks,
     config: LtuConfig,
-) -> Tensor:
-    """Per-pair loss [N] of the global term.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted losses [N] of the pairs of the global term, in the order of KINDS; features have no part in it.
 
     The paper has the perceptual distance alone; ours adds the identity term, since identity is what bystanders lose.
     """
-    return config.perceptual * networks.perceptual.distance(student.taps, teacher.taps) + config.identity * (
-        1 - networks.identity.similarity(student.identity, teacher.identity)
-    )
+    perceptual, identity = _seen_parts(student, teacher, networks, config)
+    return torch.zeros_like(identity), perceptual, identity
+
+
+def reconstruction(student: Views, teacher: Views, networks: Networks, config: LtuConfig) -> Tensor:
+    """Loss [N] of each pair of the local and adjacency terms."""
+    feature, perceptual, identity = reconstruction_parts(student, teacher, networks, config)
+    return feature + perceptual + identity
+
+
+def preservation(student: Views, teacher: Views, networks: Networks, config: LtuConfig) -> Tensor:
+    """Loss [N] of each pair of the global term."""
+    _, perceptual, identity = preservation_parts(student, teacher, networks, config)
+    return perceptual + identity
 
 
 def adjacency_offsets(
@@ -120,3 +159,17 @@ def adjacency_offsets(
     lengths = direction.flatten(1).norm(dim=1) / direction.shape[1] ** 0.5
     # a random person who is the person has no direction: they stay where they are
     return direction * (distance / lengths.clamp_min(1e-6))[:, None, None]
+
+
+def _seen(name: str, look: Callable[[], Any], images: Tensor, seeing: Seeing) -> Any:
+    """What a network says, in float32 whatever it computed in."""
+    if name not in seeing.half:
+        return look()
+    with torch.autocast(images.device.type, dtype=torch.float16):
+        found = look()
+    return found.float() if isinstance(found, Tensor) else [tap.float() for tap in found]
+
+
+def _seen_parts(student: Views, teacher: Views, networks: Networks, config: LtuConfig) -> tuple[Tensor, Tensor]:
+    perceptual = config.perceptual * networks.perceptual.distance(student.taps, teacher.taps)
+    return perceptual, config.identity * (1 - networks.identity.similarity(student.identity, teacher.identity))

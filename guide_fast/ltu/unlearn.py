@@ -1,30 +1,33 @@
-"""Latent target unlearning: the loop that turns a teacher into a student without the person."""
+"""Latent target unlearning: from a teacher to a student without the person."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from guide_fast.artifacts import rendering_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.errors import DivergedError
-from guide_fast.kernels import FusedAdam
 from guide_fast.ltu.bank import Bank
+from guide_fast.ltu.loop import Confirm, Loop
 from guide_fast.ltu.population import Population, sample_population
-from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
+from guide_fast.ltu.precision import LOSS_SCALE, fitting, half_blocks, largest_activations, set_half
+from guide_fast.ltu.preserve import Elastic, TrustRegion, fisher_information
+from guide_fast.ltu.schedule import budget_of, candidate_layers, choose_by_budget, choose_by_saliency, layer_size
 from guide_fast.ltu.state import LoopState
+from guide_fast.ltu.step import Step, compiled_losses
 from guide_fast.ltu.student import Student, layer_gradients
-from guide_fast.ltu.terms import Networks, Views, adjacency_offsets, observe, preservation, reconstruction
+from guide_fast.ltu.switches import Switches, arranged, make_optimizer, settle
+from guide_fast.ltu.terms import AS_EVER, Networks, Seeing, observe
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
 from guide_fast.randomness import stream
-from guide_fast.resumption import saving, uninterrupted
+from guide_fast.resumption import saving
 
-_STAGE = "unlearning"
 SALIENCY_BYSTANDERS = 4
 
 
@@ -35,8 +38,9 @@ class Unlearned:
     generator: Generator
     layers: tuple[str, ...]
     steps: int
-    stopped: str  # "reached", "steps"
+    stopped: str  # "reached", "confirmed" (by the judge), "steps", "diverged" (back at the last good step)
     curve: tuple[dict[str, float], ...]
+    notes: tuple[str, ...] = ()  # what a reader of the result should know
 
 
 def unlearn(
@@ -49,166 +53,153 @@ def unlearn(
     config: LtuConfig,
     state_path: Path | None = None,
     resume: bool = False,
+    confirm: Confirm | None = None,
     progress: Progress = silent,
 ) -> Unlearned:
     """Make a copy of `teacher` render `w_u` as `w_t`, neighbours alike, everybody else as before.
 
     Loss per step: local + sum over `n_adjacent` adjacency pairs + `preservation` * sum over `n_global` pairs (GUIDE,
-    section 3). All student images come from one pass, all teacher images from one pass (fixed ones are cached).
-    When the loop ends, be it by Ctrl-C, its state goes to `state_path`, from which `resume=True` continues.
-    Raises DivergedError when the loss is no longer finite, naming the term; UsageError when the image that the steps
-    look at shows none of the layers, or the state was left by another request.
+    section 3), or what `config.preserve` has in place of the last. All student images come from one pass, all teacher
+    images from one pass (fixed ones are cached). Where memory runs out, passes get smaller, and `notes` say so.
+    When the loop ends, be it by Ctrl-C, its state goes to `state_path`, from which `resume=True` continues. Steps end
+    early once the loss network calls the person forgotten, with `confirm` once the judge agrees. Teacher, networks,
+    bank lie on one device. Raises DivergedError when a loss is no longer finite, naming the term, with state and
+    student (`last_good`) back at the last good step; UsageError when the image that the steps look at shows none of the
+    layers, a switch cannot be on here, or the state was left by another request.
     """
+    device = teacher.w_mean.device
+    switches = settle(config, device)
+    w_u, w_t = w_u.to(device), w_t.to(device)
     random = stream("population", config.seed)
     population = sample_population(teacher, samples=config.population, random=random)
-    with torch.no_grad():
-        fixed = observe(teacher.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution), networks)
-    request = _Request(teacher, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config)
-    asked, latents = request.described(), {"person's": w_u, "target's": w_t}
-    state = LoopState.load(state_path, asked, latents) if resume and state_path is not None else None
-    layers = state.layers if state else _choose(request, population, progress)
-    student = Student(teacher, layers, population, ridge=config.ridge)
-    if config.warm_start:
-        student.send(w_u, w_t)
-    parameters = {name: p for group in student.trainable().values() for name, p in group.items()}
-    optimizer = FusedAdam(list(parameters.values()), lr=config.lr)
-    state = state or LoopState(layers, request=asked, latents=latents)
-    state.restore(parameters, optimizer)
-
-    def save() -> None:
-        if state_path is not None:
-            state.save(state_path, parameters, optimizer)
-
-    with saving(save):  # after the last step too: what follows (evaluation) can be interrupted as well
-        progress(_STAGE, state.step, config.steps, {})
-        while state.step < config.steps and not _held(state.curve, config):
-            values = request.gradients(student.generator, state.step, optimizer)
-            with uninterrupted():  # a step that moved the weights but was not counted would be taken again
-                optimizer.step()
-                state.step += 1
-                state.curve.append(values)
-            progress(_STAGE, state.step, config.steps, values)
-    stopped = "reached" if _held(state.curve, config) else "steps"
-    return Unlearned(student.finish(), layers, state.step, stopped, tuple(state.curve))
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What stays the same over the steps."""
-
-    teacher: Generator
-    w_u: Tensor
-    w_t: Tensor
-    target: Views  # teacher at w_t, N = 1
-    source: Views  # teacher at w_u, N = 1
-    networks: Networks
-    bank: Bank
-    config: LtuConfig
-
-    def described(self) -> dict[str, Any]:
-        """What makes a state fit this request, in plain values; the latents are compared apart."""
-        settings = {f"ltu.{key}": value for key, value in asdict(self.config).items()}
-        generator = rendering_sha256(self.teacher, self.config.resolution)
-        return {"generator": generator, **self.networks.names, "bank": len(self.bank), **settings}
-
-    def gradients(self, student: Generator, index: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        """The gradients of step `index`, left with the parameters; everything random is drawn from (seed, index)."""
-        random = stream("step", self.config.seed, index)
-        offsets = self._offsets(random)
-        kept = torch.randperm(len(self.bank), generator=random)[: self.config.n_global]
-        adjacent = slice(1, 1 + len(offsets))
-        cameras = self.teacher.cameras
-        camera = None if cameras is None else cameras.draw(random)  # [1, 25], one for all images of the step
-        seen = self._student_views(student, offsets, kept, camera)
-        targets, source, bystanders = self._teacher_views(offsets, kept, camera)
-        forget = reconstruction(seen[: adjacent.stop], targets, self.networks, self.config).sum()
-        keep = preservation(seen[adjacent.stop :], bystanders, self.networks, self.config).sum()
-        loss = forget + self.config.preservation * keep
-        if not torch.isfinite(loss):
-            term = "forgetting" if not torch.isfinite(forget) else "preservation"
-            raise DivergedError(
-                f"the {term} loss became {loss.item()} at step {index}; lower ltu.lr (it is {self.config.lr})"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        similarity = self.networks.identity.similarity
-        return {
-            "step": index,
-            "loss": loss.item(),
-            "forget_loss": forget.item(),
-            "keep_loss": keep.item(),
-            "forgotten": similarity(seen.identity[:1], source.identity).item(),
-            "retained": similarity(seen.identity[adjacent.stop :], bystanders.identity).mean().item(),
-        }
-
-    def moving_loss(self, student: Generator, ws: Tensor, features_from: Tensor) -> Tensor:
-        """Loss of rendering `ws` [N, L, D] as the teacher renders `features_from` [N, L, D]; for the saliency."""
-        resolution = self.config.resolution
-        seen = observe(student.synthesis(ws, resolution=resolution), self.networks)
+    with ExitStack() as stack:
+        stack.enter_context(arranged(teacher, networks, config))
+        seeing, half = _looking(teacher, w_u, w_t, networks, bank, config, switches)
+        set_half(_module(teacher), half, half=True)
+        stack.callback(set_half, _module(teacher), half, half=False)
         with torch.no_grad():
-            wanted = observe(self.teacher.synthesis(features_from, resolution=resolution), self.networks)
-        return reconstruction(seen, wanted, self.networks, self.config).sum()
+            rendering = teacher.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution)
+            fixed = observe(rendering, networks, seeing=seeing)
+        scale = LOSS_SCALE if half or seeing.half else 1.0
+        step = Step(teacher, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config, seeing, scale)
+        asked, latents = step.described(), {"person's": w_u, "target's": w_t}
+        state = LoopState.load(state_path, asked, latents) if resume and state_path is not None else None
+        layers = state.layers if state else _choose(step, population, progress)
+        student = Student(teacher, layers, population, ridge=config.ridge)
+        student.half = half
+        if config.warm_start:
+            student.send(w_u, w_t)
+        groups = student.trainable(rank=config.rank, seed=config.seed, restrict=config.restrict_backward)
+        parameters = {name: p for group in groups.values() for name, p in group.items()}
+        optimizer = make_optimizer(list(parameters.values()), config)
+        state = state or LoopState(layers, request=asked, latents=latents)
+        extra = _elastic(student, parameters, step) if config.preserve == "ewc" else None
+        trust = TrustRegion(groups, config.trust) if config.preserve == "trust_region" else None
+        if switches.compiled:
+            step = replace(step, compiled={"losses": compiled_losses(step)})
+        state.restore(parameters, optimizer)
+        loop = Loop(
+            step,
+            student.generator,
+            parameters,
+            optimizer,
+            state,
+            graphed=switches.cuda_graph,
+            extra=extra,
+            trust=trust,
+            confirm=confirm if config.confirm else None,
+        )
 
-    def _offsets(self, random: torch.Generator) -> Tensor:
-        count = self.config.n_adjacent
-        with torch.no_grad():
-            w_r = self.teacher.mapping(torch.randn(count, self.teacher.z_dim, generator=random))
-        return adjacency_offsets(self.w_u, w_r, self.config.radius * torch.rand(count, generator=random))
+        def save() -> None:
+            if state_path is not None:
+                state.save(state_path, parameters, optimizer)
 
-    def _student_views(self, student: Generator, offsets: Tensor, kept: Tensor, camera: Tensor | None) -> Views:
-        ws = torch.cat((self.w_u[None], self.w_u + offsets, self.bank.ws[kept]))
-        return observe(student.synthesis(ws, camera, resolution=self.config.resolution), self.networks)
-
-    def _teacher_views(self, offsets: Tensor, kept: Tensor, camera: Tensor | None) -> tuple[Views, Views, Views]:
-        """The targets [1 + n_adjacent], the person [1], the bystanders; known but for neighbours if no camera moves."""
-        if camera is None:
-            assert self.bank.views is not None
-            return self._targets(offsets), self.source, self.bank.views[kept]
-        with torch.no_grad():
-            ws = torch.cat((self.w_t[None], self.w_t + offsets, self.w_u[None], self.bank.ws[kept]))
-            rendering = self.teacher.synthesis(ws, camera, resolution=self.config.resolution)
-            seen, person = observe(rendering, self.networks), 1 + len(offsets)
-        return seen[:person], seen[person : person + 1], seen[person + 1 :]
-
-    def _targets(self, offsets: Tensor) -> Views:
-        if not len(offsets):
-            return self.target
-        with torch.no_grad():
-            rendering = self.teacher.synthesis(self.w_t + offsets, resolution=self.config.resolution)
-            return Views.concatenate((self.target, observe(rendering, self.networks)))
+        try:
+            with saving(save):  # after the last step too: what follows (evaluation) can be interrupted as well
+                loop.run(progress, save)
+        except DivergedError as error:
+            error.last_good = _unlearned(student, state, "diverged")
+            raise
+        return _unlearned(student, state, loop.stopped)
 
 
-def _choose(request: _Request, population: Population, progress: Progress) -> tuple[str, ...]:
-    """Layers that may move; "auto" weighs, per layer, what an Adam step gains against what it does to bystanders.
+def _unlearned(student: Student, state: LoopState, stopped: str) -> Unlearned:
+    return Unlearned(student.finish(), state.layers, state.step, stopped, tuple(state.curve), tuple(state.notes))
+
+
+def _module(generator: Any) -> Any:
+    return generator
+
+
+def _looking(
+    teacher: Generator,
+    w_u: Tensor,
+    w_t: Tensor,
+    networks: Networks,
+    bank: Bank,
+    config: LtuConfig,
+    switches: Switches,
+) -> tuple[Seeing, frozenset[str]]:
+    """How the networks look, which of the teacher's blocks compute in float16: those whose activations allow it."""
+    side = torch.cuda.Stream(w_u.device) if switches.identity_stream else None
+    if not switches.half:
+        return (AS_EVER if side is None else Seeing(identity_stream=side)), frozenset()
+    ws = torch.cat((w_u[None], w_t[None], bank.ws[:2]))
+    frozen = {"identity": networks.identity, "perceptual": networks.perceptual}
+    blocks = half_blocks(_module(teacher))
+
+    def run() -> None:
+        observe(teacher.synthesis(ws, resolution=config.resolution), networks)
+
+    fit = fitting(largest_activations(run, {**blocks, **frozen}))
+    return Seeing(fit & frozen.keys(), side), fit & blocks.keys()
+
+
+def _elastic(student: Student, parameters: Any, step: Step) -> Elastic:
+    config = step.config
+    fisher = fisher_information(
+        student.generator,
+        parameters,
+        step.bank,
+        step.networks,
+        people=config.fisher,
+        resolution=config.resolution,
+        seed=config.seed,
+    )
+    return Elastic(parameters, fisher, config.ewc)
+
+
+def _choose(step: Step, population: Population, progress: Progress) -> tuple[str, ...]:
+    """Layers that may move; "auto" and "budget=N" weigh what an Adam step gains against what it does to bystanders.
 
     The gain is the L1 norm of the forget gradient. At the teacher the global term is at its minimum, so the harm is
     taken from the gradient of what must not happen: bystanders moving by the person's own offset.
-    With a warm start only modulation layers compete: they are what the closed form solves, and letting
+    With a warm start only modulation layers compete for "auto": they are what the closed form solves, and letting
     convolutions follow by gradient too moved bystanders further in trials.
     """
-    config = request.config
-    layers = candidate_layers(request.teacher, config.layers, resolution=config.resolution)
-    if config.layers != "auto":
+    config = step.config
+    layers = candidate_layers(step.teacher, config.layers, resolution=config.resolution)
+    budget = budget_of(config.layers)
+    if config.layers != "auto" and budget is None:
         return layers
-    if config.warm_start:
+    if config.warm_start and budget is None:
         layers = tuple(layer for layer in layers if layer.endswith(".modulation"))
-    probe = Student(request.teacher, layers, population, ridge=config.ridge)
+    probe = Student(step.teacher, layers, population, ridge=config.ridge)
     groups = probe.trainable()
-    offset = request.w_t - request.w_u
-    person = request.moving_loss(probe.generator, request.w_u[None], request.w_t[None])
+    offset = step.w_t - step.w_u
+    person = step.moving_loss(probe.generator, step.w_u[None], step.w_t[None])
     forget = layer_gradients(groups, person)
     harms = dict.fromkeys(layers, 0.0)
-    bystanders = request.bank.ws[:SALIENCY_BYSTANDERS]
+    bystanders = step.bank.ws[:SALIENCY_BYSTANDERS]
     for done, ws in enumerate(bystanders):
         progress("choosing layers", done, len(bystanders), {})
-        gradients = layer_gradients(groups, request.moving_loss(probe.generator, ws[None], ws[None] + offset))
+        gradients = layer_gradients(groups, step.moving_loss(probe.generator, ws[None], ws[None] + offset))
         for layer in layers:
             harms[layer] += float((forget[layer].sign() @ gradients[layer]).square())
     progress("choosing layers", len(bystanders), len(bystanders), {})
     gain = {layer: float(forget[layer].abs().sum()) for layer in layers}
-    return choose_by_saliency(gain, {layer: harm**0.5 for layer, harm in harms.items()}, keep=config.keep)
-
-
-def _held(curve: list[dict[str, float]], config: LtuConfig) -> bool:
-    recent = curve[-config.hold :]
-    return len(recent) == config.hold and all(values["forgotten"] <= config.reached for values in recent)
+    cost = {layer: harm**0.5 for layer, harm in harms.items()}
+    if budget is None:
+        return choose_by_saliency(gain, cost, keep=config.keep)
+    sizes = {layer: layer_size(step.teacher, layer) for layer in layers}
+    return choose_by_budget(gain, cost, sizes, budget=budget)

@@ -74,7 +74,7 @@ def attach_head(
         write=write,
     )
     head.load_state_dict({name: tensors[name] for name in ("weight", "bias")})
-    generator.heads[str(resolution)] = head.eval()
+    generator.heads[str(resolution)] = head.eval().to(generator.w_mean.device)
 
 
 @torch.inference_mode()
@@ -86,24 +86,27 @@ def _fit(
     `relative_error` tells how much of the power of those bands the fit leaves unexplained.
     """
     channels = head.weight.shape[1]
-    gram = torch.zeros(channels + 1, channels + 1, dtype=torch.float64)
-    moment = torch.zeros(channels + 1, 12, dtype=torch.float64)
+    device = generator.w_mean.device
+    gram = torch.zeros(channels + 1, channels + 1, dtype=torch.float64, device=device)
+    moment = torch.zeros(channels + 1, 12, dtype=torch.float64, device=device)
     power = 0.0
     next_block = cast(Block, generator.blocks[index + 1])
     random = torch.Generator().manual_seed(FIT_SEED)
     progress("low-resolution head", 0, FIT_SAMPLES, {})
     for sample in range(FIT_SAMPLES):
-        ws = generator.mapping(torch.randn(1, generator.z_dim, generator=random))
+        ws = generator.mapping(torch.randn(1, generator.z_dim, generator=random).to(device))
         features, image = _features_with_image(generator, ws, index)
         scale = next_block.up.modulation(ws[:, head.slot])
-        design = torch.cat(((features * scale).flatten(2)[0], torch.ones(1, features[0, 0].numel())))  # [C + 1, P]
+        design = torch.cat(
+            ((features * scale).flatten(2)[0], features.new_ones(1, features[0, 0].numel()))
+        )  # [C + 1, P]
         bands = _haar_analysis(F.interpolate(image, size=(resolution, resolution), mode="area")).flatten(2)[0]
         gram += (design @ design.T).double()
         moment += (design @ bands.T).double()
         power += bands.square().sum().item()
         progress("low-resolution head", sample + 1, FIT_SAMPLES, {})
     ridge = RIDGE * gram.diagonal()[:-1].mean()
-    regularised = gram + torch.diag(torch.cat((ridge.expand(channels), torch.zeros(1))))
+    regularised = gram + torch.diag(torch.cat((ridge.expand(channels), ridge.new_zeros(1))))
     solution = torch.linalg.solve(regularised, moment)  # [C + 1, 12]
     residual = power - 2 * (solution * moment).sum() + (solution * (gram @ solution)).sum()
     return {

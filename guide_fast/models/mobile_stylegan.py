@@ -47,24 +47,26 @@ class StyledConv(nn.Module):
         haar_style: Tensor | None = None,  # [N, 4I]
     ) -> Tensor:
         """[N, O, H, W]."""
-        style = self.modulation(w)
+        dtype = x.dtype
+        style = self.modulation(w).flatten(1).to(dtype)
+        added = self.noise.to(dtype) if noise else None
         if self.separable:
             return separable_conv2d(
                 x,
-                self.depthwise,
-                self.pointwise,
-                style.flatten(1),
-                haar_style=haar_style,
-                noise=self.noise if noise else None,
-                bias=self.bias,
+                self.depthwise.to(dtype),
+                self.pointwise.to(dtype),
+                style,
+                haar_style=None if haar_style is None else haar_style.to(dtype),
+                noise=added,
+                bias=self.bias.to(dtype),
                 impl=impl,
             )
         return modulated_conv2d(
             x,
-            self.weight,
-            style.flatten(1),
-            noise=self.noise if noise else None,
-            bias=self.bias,
+            self.weight.to(dtype),
+            style,
+            noise=added,
+            bias=self.bias.to(dtype),
             demodulate=False,
             gain=1.0,
             impl=impl,
@@ -84,16 +86,21 @@ class StyledHaar(nn.Module):
 
 
 class Block(nn.Module):
-    """One resolution: wavelet up-sampling followed by two separable styled convolutions."""
+    """One resolution: wavelet up-sampling followed by two separable styled convolutions.
+
+    `half_precision` computes in float16, on a CUDA device only; the weights stay as they are.
+    """
 
     def __init__(self, w_dim: int, inputs: int, outputs: int, size: int) -> None:
         super().__init__()
         self.up = StyledHaar(w_dim, inputs)
         self.conv1 = StyledConv(w_dim, inputs // 4, outputs, size, separable=True)
         self.conv2 = StyledConv(w_dim, outputs, outputs, size, separable=True)
+        self.half_precision = False
 
     def forward(self, x: Tensor, ws: Tensor, *, noise: bool, impl: str) -> Tensor:
         """[N, I, H, W], ws [N, 3, D] -> [N, O, 2H, 2W]."""
+        x = x.to(torch.float16 if self.half_precision and x.is_cuda else self.conv1.bias.dtype)
         x = self.conv1(x, ws[:, 1], noise=noise, impl=impl, haar_style=self.up(ws[:, 0]))
         return self.conv2(x, ws[:, 2], noise=noise, impl=impl)
 
@@ -121,7 +128,9 @@ def wavelet_image(
     impl: str,
 ) -> Tensor:
     """RGB image [N, 3, 2H, 2W] of features scaled by `style`."""
-    return haar(separable_conv2d(x, None, weight, style, bias=bias, activation="linear", impl=impl), impl=impl)
+    return haar(
+        separable_conv2d(x.to(weight.dtype), None, weight, style, bias=bias, activation="linear", impl=impl), impl=impl
+    )
 
 
 class MobileStyleGAN(nn.Module):
@@ -137,7 +146,7 @@ class MobileStyleGAN(nn.Module):
     def __init__(self, name: str, *, z_dim: int, w_dim: int, channels: list[int], slope: float, gain: float) -> None:
         super().__init__()
         self.name, self.z_dim, self.w_dim = name, z_dim, w_dim
-        self.impl = "auto"
+        self.impl, self.channels_last = "auto", True
         self.mapping_slope, self.mapping_gain = slope, gain
         self.mapping_layers = nn.ModuleList(nn.Linear(z_dim if i == 0 else w_dim, w_dim) for i in range(8))
         self.input = nn.Parameter(torch.empty(1, channels[0], 4, 4))
@@ -209,14 +218,16 @@ class MobileStyleGAN(nn.Module):
 
     def _synthesis(self, ws: Tensor, with_noise: bool, resolution: int) -> Rendering:
         x = self.conv1(self.input.repeat(len(ws), 1, 1, 1), ws[:, 0], noise=with_noise, impl=self.impl)
-        if self.impl != "reference":
+        if self.channels_last and self.impl != "reference":
             x = x.contiguous(memory_format=torch.channels_last)  # which every layer after keeps
         for i, block in enumerate(self.blocks):
             first = 1 + SLOTS_PER_BLOCK * i
             x = block(x, ws[:, first : first + SLOTS_PER_BLOCK], noise=with_noise, impl=self.impl)
             if resolution == 16 << i and resolution != self.img_resolution:
-                return Rendering(self.heads[str(resolution)](x, ws, self.blocks[i + 1], impl=self.impl), x)
-        return Rendering(self.to_img(x, ws[:, -1], impl=self.impl), x)
+                image = self.heads[str(resolution)](x, ws, self.blocks[i + 1], impl=self.impl)
+                return Rendering(image, x.to(image.dtype))
+        image = self.to_img(x, ws[:, -1], impl=self.impl)
+        return Rendering(image, x.to(image.dtype))
 
     @property
     def small_resolutions(self) -> tuple[int, ...]:

@@ -198,7 +198,7 @@ class Block(nn.Module):
         up: int = 2,
     ) -> None:
         super().__init__()
-        self.first, self.up, self.half_precision = inputs == 0, up, half
+        self.first, self.up, self.half_precision, self.channels_last = inputs == 0, up, half, True
         if self.first:
             self.const = nn.Parameter(torch.empty(outputs, size, size))
         else:
@@ -233,11 +233,11 @@ class Block(nn.Module):
         options = {"noise": noise, "random": random, "impl": impl}
         style = self.conv1.modulation(ws[:, self.num_convs - 1]).flatten(1)
         if self.first:
-            x = _nhwc(self.const.to(dtype)[None].repeat(len(ws), 1, 1, 1), impl)
+            x = self._laid_out(self.const.to(dtype)[None].repeat(len(ws), 1, 1, 1), impl)
             x = self.conv1(x, style, **options)
         else:
             assert x is not None
-            x = _nhwc(x.to(dtype), impl)
+            x = self._laid_out(x.to(dtype), impl)
             gain = math.sqrt(0.5) if self.residual else 1.0
             fuse = not torch.is_grad_enabled()  # conv0 can then write what conv1 reads
             style0 = self.conv0.modulation(ws[:, 0]).flatten(1)
@@ -251,6 +251,9 @@ class Block(nn.Module):
             seen = seen.float() if seen.dtype == torch.float16 else seen
             image = seen if image is None else image + seen
         return x, image
+
+    def _laid_out(self, x: Tensor, impl: str) -> Tensor:
+        return x.contiguous(memory_format=torch.channels_last) if self.channels_last and impl != "reference" else x
 
 
 class Synthesis(nn.Module):
@@ -346,7 +349,3 @@ class Synthesis(nn.Module):
 def _normalised(x: Tensor) -> Tensor:
     """Rows of unit mean square."""
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
-def _nhwc(x: Tensor, impl: str) -> Tensor:
-    return x if impl == "reference" else x.contiguous(memory_format=torch.channels_last)

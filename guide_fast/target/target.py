@@ -77,7 +77,7 @@ def _candidates(generator: Generator, w_id: Tensor, config: TargetConfig, d: flo
     if config.kind == "ufo":
         return [mean - d * unit]
     z = torch.randn(config.candidates, generator.z_dim, generator=stream("surrogates", seed))
-    others = generator.mapping(z) - mean
+    others = generator.mapping(z.to(mean.device)) - mean
     orthogonal = others - (others * unit).sum(2, keepdim=True) * unit
     turn = math.radians(config.turn)
     direction = math.sin(turn) * torch.nn.functional.normalize(orthogonal, dim=2) - math.cos(turn) * unit

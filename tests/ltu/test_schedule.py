@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guide_fast.errors import UsageError
-from guide_fast.ltu.schedule import candidate_layers, choose_by_saliency
+from guide_fast.ltu.schedule import budget_of, candidate_layers, choose_by_budget, choose_by_saliency, layer_size
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
 
@@ -76,3 +76,41 @@ def test_layers_that_the_small_image_does_not_show_are_refused(teacher: MobileSt
 
 def test_layers_of_which_the_small_image_shows_some_are_admitted(teacher: MobileStyleGAN) -> None:
     assert candidate_layers(teacher, "fine", resolution=16) == candidate_layers(teacher, "fine")
+
+
+SIZES = {"a": 50, "b": 40, "c": 30, "d": 5, "past": 1}
+
+
+@pytest.mark.parametrize(
+    ("budget", "wanted"),
+    [(4, ()), (5, ("d",)), (39, ("c", "d")), (40, ("b",)), (45, ("b", "d")), (70, ("b", "c")), (125, tuple("abcd"))],
+)
+def test_budget_takes_the_most_useful_layers_that_still_fit(budget: int, wanted: tuple[str, ...]) -> None:
+    assert choose_by_budget(GAIN, COST, SIZES, budget=budget) == wanted
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [("budget=7", 7), ("budget=500k", 500_000), ("budget=2M", 2_000_000), ("budget= 1_000", 1000), ("auto", None)],
+)
+def test_budget_is_a_number_of_parameters(policy: str, wanted: int | None) -> None:
+    assert budget_of(policy) == wanted
+
+
+@pytest.mark.parametrize("said", ["", "0", "-5", "2.5M", "many", "2G", "k"])
+def test_budget_that_is_no_number_is_refused(teacher: MobileStyleGAN, said: str) -> None:
+    with pytest.raises(UsageError, match=r"a budget is a number of parameters, as in budget=500k"):
+        candidate_layers(teacher, f"budget={said}")
+
+
+def test_budget_admits_layers_of_at_most_its_size_that_the_image_shows(teacher: MobileStyleGAN) -> None:
+    found = candidate_layers(teacher, "budget=300", resolution=16)
+    assert found == tuple(layer for layer in teacher.seen_layers(16) if layer_size(teacher, layer) <= 300)
+    assert 0 < len(found) < len(teacher.seen_layers(16))
+
+
+def test_budget_that_no_layer_fits_names_the_smallest(teacher: MobileStyleGAN) -> None:
+    sizes = {layer: layer_size(teacher, layer) for layer in teacher.layers}
+    smallest = min(sizes.values())
+    with pytest.raises(UsageError, match=rf"the smallest is \S+ with {smallest}$"):
+        candidate_layers(teacher, f"budget={smallest - 1}")

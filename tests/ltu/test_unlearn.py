@@ -16,9 +16,10 @@ from torch import Tensor
 
 from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
-from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.errors import DivergedError, UsageError
 from guide_fast.kernels import FusedAdam
-from guide_fast.ltu import Bank, Networks, Unlearned, unlearn
+from guide_fast.ltu import Bank, Networks, Unlearned, switches, unlearn
+from guide_fast.ltu.schedule import layer_size
 from guide_fast.ltu.terms import Views
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
 
@@ -88,6 +89,16 @@ def test_auto_after_a_warm_start_moves_modulations_that_the_loss_sees(
     assert layers
     assert all(layer.endswith(".modulation") for layer in layers)
     assert not set(layers) & {"blocks.1.conv1.modulation", "blocks.1.conv2.modulation", "to_img.modulation"}
+
+
+def test_budget_is_kept_by_the_layers_that_move(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request
+) -> None:
+    config = replace(request_["config"], layers="budget=1500")
+    result = unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+    after = dict(result.generator.named_parameters())
+    moved = sum(p.numel() for name, p in teacher.named_parameters() if not torch.equal(p, after[name]))
+    assert 0 < moved <= sum(layer_size(teacher, layer) for layer in result.layers) <= 1500
 
 
 def test_equal_requests_give_equal_bytes(teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request) -> None:
@@ -195,18 +206,51 @@ def test_loop_stops_once_the_person_is_held_forgotten(
     assert (result.stopped, result.steps) == ("reached", 2)
 
 
-@pytest.mark.parametrize("term", ["forgetting", "preservation"])
-def test_loss_that_is_not_finite_names_its_term(
-    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, term: str
+ALL = r"\(features, perceptual, identity\)"
+EXPLODED = {
+    "person": f"the local term {ALL}, the adjacency term {ALL} stopped",
+    "bystanders": r"the global term \(identity\) stopped",
+}
+
+
+@pytest.mark.parametrize("where", EXPLODED)
+def test_loss_that_is_not_finite_names_its_terms(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, where: str
 ) -> None:
-    if term == "preservation":
+    if where == "bystanders":
         views = request_["bank"].views
         request_["bank"] = Bank(request_["bank"].ws, Views(views.identity * torch.nan, views.taps))
     else:
         w_t = w_t * torch.nan
     config = replace(request_["config"], layers="all", warm_start=False)
-    with pytest.raises(GuideFastError, match=f"the {term} loss became nan at step 0; lower ltu.lr"):
+    with pytest.raises(DivergedError, match=f"{EXPLODED[where]} being finite at step 0; .*lower ltu.lr") as caught:
         unlearn(teacher, w_u, w_t, **request_ | {"config": config})
+    assert weights_sha256(caught.value.last_good.generator) == weights_sha256(teacher)
+
+
+def test_exploding_steps_go_back_to_the_last_good_state(
+    teacher: MobileStyleGAN, w_u: Tensor, w_t: Tensor, request_: Request, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.safetensors"
+    good = replace(request_["config"], layers="all", lr=1e-3, steps=14)
+
+    class Exploding(FusedAdam):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            if int(self.state[self.param_groups[0]["params"][0]]["step"]) == 13:
+                self.param_groups[0]["params"][0].data.fill_(1e30)
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(DivergedError, match=r"at step 13; .* at step 10") as e:
+        patched.setattr(switches, "FusedAdam", Exploding)
+        unlearn(teacher, w_u, w_t, **request_ | {"config": good}, state_path=state)
+    last_good = e.value.last_good
+    assert (last_good.steps, len(last_good.curve), last_good.stopped) == (10, 10, "diverged")
+    ten = unlearn(teacher, w_u, w_t, **request_ | {"config": replace(good, steps=10)})
+    assert weights_sha256(last_good.generator) == weights_sha256(ten.generator)
+    # the state that was left is the good one: the steps from it are those of a run that never exploded
+    whole = unlearn(teacher, w_u, w_t, **request_ | {"config": good})
+    again = unlearn(teacher, w_u, w_t, **request_ | {"config": good}, state_path=state, resume=True)
+    assert weights_sha256(again.generator) == weights_sha256(whole.generator)
 
 
 @pytest.mark.parametrize(("adjacent", "others"), [(0, 2), (1, 0), (0, 0), (3, 99)])

@@ -15,8 +15,8 @@ from guide_fast import _networks, pipeline
 from guide_fast.artifacts import weights_sha256
 from guide_fast.config import LtuConfig
 from guide_fast.ltu import Bank, Networks, preservation_bank
+from guide_fast.ltu.step import Reading, Step
 from guide_fast.ltu.terms import PERCEPTUAL_SIZE, observe
-from guide_fast.ltu.unlearn import _Request
 from guide_fast.models.eg3d import EG3D
 from guide_fast.models.framing import ffhq_framed
 from guide_fast.randomness import stream
@@ -138,8 +138,9 @@ def test_batched_step_is_the_papers_sum_over_pairs(generator: EG3D) -> None:
         parameter.requires_grad_().data.add_(0.05 * torch.randn(parameter.shape, generator=stream("moved", i)))
     with torch.no_grad():
         fixed = observe(generator.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution), networks)
-    request = _Request(generator, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config)
-    values = request.gradients(student, 0, torch.optim.SGD(list(moving.values()), lr=0.0))
+    step = Step(generator, w_u, w_t, fixed[:1], fixed[1:], networks, bank, config)
+    draws = step.draw(0)
+    values, _ = Reading(step.gradients(student, list(moving.values()), draws, rows=len(draws)), 0, 1).values()
     forget, keep = eager_losses(student, generator, w_u, w_t, bank, networks, config)
     assert values["forget_loss"] == pytest.approx(forget.item(), rel=1e-5)
     assert values["keep_loss"] == pytest.approx(keep.item(), rel=1e-5, abs=1e-5 * forget.item())
