@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from guide_fast.bench.case import FORWARD, Case, Problem, Work
+from guide_fast.bench.cpu_timer import CpuTimer
 from guide_fast.bench.gate import Gate, cotangent, leaves_of
 from guide_fast.bench.precision import fastest_convolutions, products
 from guide_fast.bench.roofline import Roofline
@@ -43,7 +44,7 @@ class Setting:
     """Where cases run, by what they are judged."""
 
     device: torch.device
-    timer: CudaTimer | NoTimer
+    timer: CudaTimer | CpuTimer | NoTimer
     roofline: Roofline | None
     allowance: Allowance
     impls: tuple[str, ...] = ()  # timed beside what "auto" takes
@@ -177,7 +178,9 @@ def _call(function: Any, work: Work, problem: Problem) -> Callable[[], Any]:
 def figures(timing: Timing, case: Case, work: Work, roofline: Roofline | None) -> Row:
     """Milliseconds, rates, fraction of the measured roofline."""
     seconds = timing.device_ms["median"] * 1e-3
-    row = {"device_ms": timing.device_ms, "host_ms": timing.host_ms, "peak_bytes": timing.peak_bytes}
+    row: Row = {"device_ms": timing.device_ms, "host_ms": timing.host_ms}
+    if timing.peak_bytes is not None:
+        row["peak_bytes"] = timing.peak_bytes
     row |= {"repeats": timing.repeats, "tflops": work.flops / seconds * 1e-12, "gb_per_s": work.moved / seconds * 1e-9}
     if roofline is not None:
         row["roofline"] = roofline.least_seconds(work.flops, work.moved, case.unit) / seconds

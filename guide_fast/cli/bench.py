@@ -20,6 +20,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="As little as still says so
 Threads = Annotated[
     int | None, typer.Option(help="Threads, instead of the benchmark's own number.", min=1, show_default=False)
 ]
+Rounds = Annotated[
+    int | None, typer.Option(help="Rounds, instead of the benchmark's own number.", min=1, show_default=False)
+]
 Seeds = Annotated[
     str | None,
     typer.Option("--seeds", help="People, instead of the benchmark's.", metavar="INT,INT,...", show_default=False),
@@ -83,12 +86,92 @@ def forget(
     _measure(context, "forget", changes, run, out=out, quick=quick, json=json, quiet=quiet)
 
 
+@group.command(epilog=examples("guide-fast bench step", "guide-fast bench step --quick --json"))
+def step(
+    context: typer.Context,
+    threads: Threads = None,
+    quick: Quick = False,
+    out: Out = Path("out/bench"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """One step taken apart: a waterfall from the published loop's to ours, switch by switch."""
+
+    def run(specification: Any, folder: Path, output: Output) -> tuple[Mapping[str, Any], Iterable[str]]:
+        from guide_fast.bench import step
+
+        result = step.run(specification, progress=output.progress)
+        return result, step.words(result)
+
+    _measure(context, "step", {"threads": threads}, run, out=out, quick=quick, json=json, quiet=quiet)
+
+
+@group.command(
+    epilog=examples(
+        "guide-fast bench generator mobilestylegan",
+        "guide-fast bench generator stylegan2 --rounds 5",
+        "guide-fast bench generator eg3d_renderer --json",
+    )
+)
+def generator(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(help="mobilestylegan, stylegan2 or eg3d_renderer.", metavar="[NAME]")
+    ] = "mobilestylegan",
+    rounds: Rounds = None,
+    threads: Threads = None,
+    quick: Quick = False,
+    out: Out = Path("out/bench"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """One image of a generator: our path beside others that compute the same, in turn."""
+
+    def run(specification: Any, folder: Path, output: Output) -> tuple[Mapping[str, Any], Iterable[str]]:
+        from guide_fast.bench import generator
+
+        result = generator.run(specification)
+        return result, generator.words(result)
+
+    changes = {"rounds": rounds, "threads": threads}
+    _measure(context, name, changes, run, kind="generator", out=out, quick=quick, json=json, quiet=quiet)
+
+
+@group.command(epilog=examples("guide-fast bench ops", "guide-fast bench ops haar face_crop --quick"))
+def ops(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Operations; all of them when none is named.", metavar="[OP]...", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Cases that begin later are left out.", min=1, show_default=False)
+    ] = None,
+    threads: Threads = None,
+    quick: Quick = False,
+    out: Out = Path("out/bench"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """The operations against plain PyTorch, eager and compiled, on the GPU where there is one."""
+
+    def run(specification: Any, folder: Path, output: Output) -> tuple[Mapping[str, Any], Iterable[str]]:
+        from guide_fast.bench import ops
+
+        result = ops.run(specification, progress=output.progress)
+        return result, ops.words(result)
+
+    changes = {"ops": names or None, "seconds": seconds, "threads": threads}
+    _measure(context, "ops", changes, run, out=out, quick=quick, json=json, quiet=quiet)
+
+
 def _measure(
     context: typer.Context,
     name: str,
     changes: Mapping[str, Any],
     run: Callable[[Any, Path, Output], tuple[Mapping[str, Any], Iterable[str]]],
     *,
+    kind: str | None = None,
     out: Path,
     quick: bool,
     json: bool,
@@ -97,6 +180,8 @@ def _measure(
     """Run one benchmark, store what it found, say it; exit 3 where something failed its gate."""
     from guide_fast.bench import report, specification
 
+    if kind is not None and name not in (known := specification.names(kind)):
+        raise UsageError(f"{name} is no benchmark of a {kind}; choose one of {', '.join(known)}")
     chosen = specification.load(name, quick=quick).changed(**changes)
     folder = options.folder_to_write(out)
     with Output(context, json=json, quiet=quiet) as output:
