@@ -1,4 +1,4 @@
-"""The operations on this machine against plain PyTorch, eager and compiled; nothing is timed before its gate."""
+"""The operations on this machine beside PyTorch; nothing is timed before its gate."""
 
 from __future__ import annotations
 

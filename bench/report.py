@@ -127,9 +127,23 @@ def _contender_panels(result: Mapping[str, Any]) -> list[Panel]:
     return [Panel(mode, units[mode], bars) for mode, bars in modes.items()]
 
 
+def _ops_panels(result: Mapping[str, Any]) -> list[Panel]:
+    """A panel for each pass: how many times as long the others take."""
+    passes: dict[str, list[Bar]] = {}
+    for row in result["rows"]:
+        for name, ratio in row.get("speedup", {}).items():
+            label = f"{row['op']}: {row['case']}, {row['dtype']}\n{name}"
+            ours = row["contenders"]["ours"]["device_ms"]["median"]
+            passes.setdefault(row["pass"], []).append(Bar(label, ratio, note=f"ours {number(ours)} ms"))
+    return [
+        Panel(f"{name}: time over ours; dashed: as long", "times as long, logarithmic", bars, (1.0,), logarithmic=True)
+        for name, bars in passes.items()
+    ]
+
+
 PANELS = {
     "forget": _forget_panels,
     "step": _step_panels,
     "generator": _contender_panels,
-    "ops": _contender_panels,
+    "ops": _ops_panels,
 }
