@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -58,7 +59,7 @@ def draw(panels: Sequence[Panel], title: str, path: Path) -> list[Path]:
 
 def _draw(panels: Sequence[Panel], title: str, path: Path, ground: str, ink: str, faint: str) -> Path:
     rows = [len(panel.bars) for panel in panels]
-    colours = {
+    colours: Any = {
         "figure.facecolor": ground,
         "axes.facecolor": ground,
         "savefig.facecolor": ground,

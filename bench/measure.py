@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def _implementations(
 ) -> tuple[dict[str, Any], str | None, dict[str, str]]:
     """Ours by name, a complaint about the first that is wrong, why others cannot run."""
     able: dict[str, Any] = {OURS: lambda *inputs: problem.ours(*inputs, impl="auto")}
-    left_out = {}
+    left_out: dict[str, str] = {}
     for impl in setting.impls:
         name = f"{OURS}, {impl}"
         try:
@@ -113,7 +114,7 @@ def _others(problem: Problem, gate: Gate | None, setting: Setting) -> tuple[dict
         else:
             compiled = torch.compile(function, dynamic=False, fullgraph=True)
             try:
-                complaint = setting.allowance.spend(lambda made=compiled: _compiled_complaint(gate, made, problem))
+                complaint = setting.allowance.spend(partial(_compiled_complaint, gate, compiled, problem))
             except Exception as error:  # the compiler's own trouble is no reason to stop
                 complaint = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             if complaint:

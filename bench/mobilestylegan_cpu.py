@@ -184,7 +184,7 @@ def torch_runs(name: str, threads: int) -> Runs:
     if name == "compiled":
         from torch._inductor import config
 
-        generator.to(memory_format=torch.channels_last)
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is a Module
         config.freezing = True  # weights become constants of the inference graph
         infer = torch.compile(synthesis, dynamic=False)
         learn = torch.compile(lambda ws: synthesis(ws), dynamic=False)
@@ -215,7 +215,7 @@ def latent(generator: Any) -> Any:
 
 def openvino_runs(threads: int) -> Runs:
     """The published graph in OpenVINO."""
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     from guide_fast import assets
     from guide_fast.models.mobile_stylegan import MobileStyleGAN

@@ -24,16 +24,17 @@ def eager_synthesis(
 ) -> Tensor:
     """Image [N, C, R, R]; NCHW, no in-place operation, one pass over memory for every operation."""
     sizes = sorted({int(name.split(".")[0][1:]) for name in weights})
-    x, image, first = torch.empty(0), None, 0
+    x, first = torch.empty(0), 0
+    image: Tensor | None = None
+    residual: Tensor | None = None
     for size in sizes:
         block = {
             name.removeprefix(f"b{size}."): value for name, value in weights.items() if name.startswith(f"b{size}.")
         }
-        gain = 1.0
+        gain, residual = 1.0, None
         if "const" in block:
             x = block["const"][None].repeat(len(ws), 1, 1, 1)
         else:
-            residual = None
             if "skip.weight" in block:
                 gain = math.sqrt(0.5)
                 residual = F.conv2d(x, block["skip.weight"] / math.sqrt(x.shape[1])) * gain
@@ -42,7 +43,7 @@ def eager_synthesis(
             first += 1
         x = _convolved(x, block, "conv1", ws[:, first], up=1, noise=noise, gain=gain, clamp=clamp)
         first += 1
-        if gain != 1:
+        if residual is not None:
             x = residual + x
         if image is not None:
             image = _upsampled(image)
