@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from guide_fast.bench.figures import number
 
@@ -35,11 +36,12 @@ class Bar:
     ours: bool = False
     at_least: bool = False  # a lower bound: an arrow goes on from it
     note: str = ""  # behind the value
+    goal: float | None = None  # a line across this bar
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars on one axis; `goal` draws a line at a value."""
+    """Bars on one axis; `goals` are lines across all of them."""
 
     title: str
     axis: str
@@ -89,17 +91,23 @@ def _draw(panels: Sequence[Panel], title: str, path: Path, ground: str, ink: str
 
 def _panel(axes: Axes, panel: Panel, ink: str) -> None:
     values = [bar.value for bar in panel.bars]
-    highest = max(max(bar.high or bar.value for bar in panel.bars), *panel.goals, 0.0)
+    goals = [*panel.goals, *(bar.goal for bar in panel.bars if bar.goal is not None)]
+    highest = max(max(bar.high or bar.value for bar in panel.bars), *goals, 0.0)
     if panel.logarithmic:
         least = min(values)
         axes.set_xscale("log")
         axes.set_xlim(least / 2, highest * 4)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest / least < 100 else (1,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(0, highest * 1.32 or 1.0)
     for place, bar in enumerate(panel.bars):
         axes.barh(place, bar.value, 0.62, color=OURS if bar.ours else OTHER)
         if bar.low is not None and bar.high is not None and bar.high > bar.low:
             axes.plot([bar.low, bar.high], [place, place], color=ink, linewidth=1.2, solid_capstyle="butt")
+        if bar.goal is not None:
+            axes.vlines(bar.goal, place - 0.42, place + 0.42, color=GOAL, linewidth=1.4, linestyle="--")
         end = max(bar.value, bar.high or bar.value)
         text = f"at least {number(bar.value)}" if bar.at_least else number(bar.value)
         axes.annotate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def where(result: Mapping[str, Any]) -> str:
     """Device, commit, versions in one line."""
     provenance = result["provenance"]
     device = provenance.get("cuda", {}).get("device")
-    device = device or f"{provenance['threads']} threads of {provenance['processor']} ({provenance['cpu_capability']})"
+    threads = "1 thread" if provenance["threads"] == 1 else f"{provenance['threads']} threads"
+    device = device or f"{threads} of {provenance['processor']} ({provenance['cpu_capability']})"
     changed = " with uncommitted changes" if provenance["uncommitted_changes"] else ""
     return f"{device}, commit {provenance['commit']}{changed}, torch {provenance['torch']}"
 
@@ -83,8 +85,8 @@ def _bar(label: str, figure: Figure, *, ours: bool = False, note: str = "") -> B
 def _forget_panels(result: Mapping[str, Any]) -> list[Panel]:
     made = result["figures"]
     baselines = [name for name in result["specification"]["baselines"] if made[f"ratio_{name}"]["n"]]
-    bounds = [goal["bound"] for goal in result["goals"] if goal["figure"] in {f"ratio_{name}" for name in baselines}]
-    ratios = [_bar(name, made[f"ratio_{name}"]) for name in baselines]
+    bounds = {goal["figure"]: goal["bound"] for goal in result["goals"]}
+    ratios = [replace(_bar(name, made[f"ratio_{name}"]), goal=bounds.get(f"ratio_{name}")) for name in baselines]
     seconds = [
         _bar("ours, a first person", made["seconds_per_person"], ours=True),
         _bar("ours, the next one", made["seconds_next_person"], ours=True),
@@ -96,7 +98,7 @@ def _forget_panels(result: Mapping[str, Any]) -> list[Panel]:
     ]
     strangers = [made["stranger_mean"]["median"]]
     return [
-        Panel("time over ours until as good as ours; dashed: asked for", "times as long", ratios, bounds),
+        Panel("time over ours until as good as ours; dashed: asked for", "times as long", ratios),
         Panel("seconds for one person", "s", seconds),
         Panel(
             "similarity of the person before to after, by the judge; dashed: two strangers", "less is better", quality,

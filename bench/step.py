@@ -1,29 +1,32 @@
 """One step of unlearning, taken apart: a waterfall from the published loop's step to ours, every row measured.
 
-First the published loop at the generator's own resolution, then at that of our steps, then our loop with all its
-switches off, then with one more of them on in each row. A row's seconds count only when its losses are right: the
-published loop's first one is that of the batched formulation, ours are those of our loop with everything off.
+First the published loop at the generator's own resolution, then at that of our steps; then our loop in plain PyTorch
+with all its switches off, on our kernels, with one more switch on in each row. A row's seconds count only when its
+losses are right: the published loop's first one is that of the batched formulation, ours are those of our loop in plain
+PyTorch with everything off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from guide_fast.bench import figures
 from guide_fast.bench.baselines.guide_compiled import GuideCompiled
-from guide_fast.bench.baselines.guide_method import Method, ufo_target
+from guide_fast.bench.baselines.guide_method import Method, as_reference, ufo_target
 from guide_fast.bench.baselines.guide_published import GuidePublished
 from guide_fast.bench.specification import Specification
 from guide_fast.config import LtuConfig
+from guide_fast.kernels import _dispatch
 from guide_fast.ltu import Bank, Networks, preservation_bank, unlearn
 from guide_fast.models.generator import Generator
 from guide_fast.progress import Progress, silent
@@ -56,7 +59,7 @@ def run(
     values = specification.values
     torch.set_num_threads(values["threads"])
     present, absent = known_switches(values["switches"])
-    total = 3 + len(present)
+    total = 4 + len(present)
     with (setup or opened)(specification) as ready:
         rows: list[Row] = []
 
@@ -70,8 +73,11 @@ def run(
         add(_published(ready, "published loop", Method(), values, complaint))
         add(_published(ready, f"at {values['resolution']} px", method, values, complaint))
         settings = {switch["name"]: switch["off"] for switch in present}
-        reference = _ours(ready, "our loop, all switches off", settings, values, None)
+        plain = replace(ready, base=as_reference(copy.deepcopy(cast(Any, ready.base))))
+        with _dispatch.plain_pytorch():
+            reference = _ours(plain, "our loop, plain PyTorch", settings, values, None)
         add(reference)
+        add(_ours(ready, "+ our kernels", settings, values, reference["losses"]))
         for switch in present:
             settings[switch["name"]] = switch["on"]
             add(_ours(ready, f"+ {switch['name']}", settings, values, reference["losses"]))

@@ -35,8 +35,8 @@ def test_rows_lead_from_the_published_loop_to_ours() -> None:
     switches = [{"name": "warm_start", "off": True, "on": True}, {"name": "not_here", "off": 0, "on": 1}]
     result = step.run(small(switches=switches), setup=setup)
     names = [row["name"] for row in result["rows"]]
-    assert names == ["published loop", "at 16 px", "our loop, all switches off", "+ warm_start"]
-    assert [row["gate"] for row in result["rows"]] == ["passed"] * 4
+    assert names == ["published loop", "at 16 px", "our loop, plain PyTorch", "+ our kernels", "+ warm_start"]
+    assert [row["gate"] for row in result["rows"]] == ["passed"] * 5
     assert result["absent_switches"] == ["not_here"]
     for above, row in zip(result["rows"], result["rows"][1:], strict=False):
         assert row["times_before"] == above["seconds"]["median"] / row["seconds"]["median"]
