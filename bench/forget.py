@@ -65,10 +65,11 @@ def run(
 ) -> dict[str, Any]:
     """Measure every seed that has no row in `out` yet; the result with figures, rows, goals.
 
-    Raises UsageError for a loop that is not there.
+    Raises UsageError for a baseline or a loop that is not there.
     """
     values = specification.values
-    for name, baseline in values["baselines"].items():
+    racing = _racing(specification)
+    for name, baseline in racing.items():
         if baseline["loop"] not in LOOPS:
             raise UsageError(
                 f"baselines.{name}.loop = {baseline['loop']!r} is unknown; choose one of {', '.join(LOOPS)}"
@@ -82,13 +83,13 @@ def run(
     progress("people", len(rows), len(values["seeds"]), {})
     if missing:
         with (setup or opened)(specification) as ready:
-            racers = {name: _racer(ready, baseline) for name, baseline in values["baselines"].items()}
+            racers = {name: _racer(ready, baseline) for name, baseline in racing.items()}
             for seed in missing:
                 rows[seed] = key | _person(specification, ready, racers, seed, progress)
                 figures.save(rows[seed], folder / f"seed-{seed}.json")
                 progress("people", len(rows), len(values["seeds"]), {})
     ordered = [rows[seed] for seed in values["seeds"]]
-    made = person_figures(ordered, list(values["baselines"]))
+    made = person_figures(ordered, list(racing))
     result = figures.envelope(specification, made, ordered)
     return result | {name: figure for name, figure in made.items() if name not in result}
 
@@ -205,6 +206,14 @@ def _racer(setup: Setup, baseline: Mapping[str, Any]) -> Contender:
 
 def _seed_of(source: Latent) -> int:
     return int(source.origin.removeprefix("seed:"))
+
+
+def _racing(specification: Specification) -> dict[str, Any]:
+    values = specification.values
+    for name in values["race"]:
+        if name not in values["baselines"]:
+            raise UsageError(f"there is no baseline {name}; choose of {', '.join(values['baselines'])}")
+    return {name: values["baselines"][name] for name in values["race"]}
 
 
 def _key(specification: Specification) -> Row:

@@ -50,7 +50,7 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"a first person takes {first}, a next one {following}"
     yield f"forgotten {said(figures['forgotten'])}, strangers {said(figures['stranger_mean'])}"
     yield f"retained {said(figures['retained'])}, fd_pre {said(figures['fd_pre'])}"
-    for name in result["specification"]["baselines"]:
+    for name in result["specification"]["race"]:
         ratio = figures[f"ratio_{name}"]
         if not ratio["n"]:
             continue

@@ -84,7 +84,7 @@ def _bar(label: str, figure: Figure, *, ours: bool = False, note: str = "") -> B
 
 def _forget_panels(result: Mapping[str, Any]) -> list[Panel]:
     made = result["figures"]
-    baselines = [name for name in result["specification"]["baselines"] if made[f"ratio_{name}"]["n"]]
+    baselines = [name for name in result["specification"]["race"] if made[f"ratio_{name}"]["n"]]
     bounds = {goal["figure"]: goal["bound"] for goal in result["goals"]}
     ratios = [replace(_bar(name, made[f"ratio_{name}"]), goal=bounds.get(f"ratio_{name}")) for name in baselines]
     seconds = [

@@ -68,6 +68,14 @@ def bench(
 def forget(
     context: typer.Context,
     seeds: Seeds = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Baselines, instead of the benchmark's: published, compiled, compiled_256, compiled_lr.",
+            metavar="NAME,NAME,...",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     quick: Quick = False,
     out: Out = Path("out/bench"),
@@ -82,7 +90,8 @@ def forget(
         result = forget.run(specification, folder / "forget", progress=output.progress)
         return result, forget_figures.words(result)
 
-    changes = {"seeds": None if seeds is None else _numbers(seeds), "threads": threads}
+    racing = None if against is None else [name.strip() for name in against.split(",")]
+    changes = {"seeds": None if seeds is None else _numbers(seeds), "race": racing, "threads": threads}
     _measure(context, "forget", changes, run, out=out, quick=quick, json=json, quiet=quiet)
 
 

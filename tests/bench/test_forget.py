@@ -15,6 +15,7 @@ from tiny import CONFIG, TinyIdentity, TinyPerceptual, tiny_generator
 
 from guide_fast import _networks, pipeline
 from guide_fast.bench import forget
+from guide_fast.bench.baselines.guide_method import Method
 from guide_fast.bench.equal_quality import EqualQuality, Judges
 from guide_fast.bench.forget_figures import person_figures, words
 from guide_fast.bench.specification import Specification, load
@@ -146,9 +147,23 @@ def test_first_person_pays_for_the_bank_each_time(tmp_path: Path) -> None:
 
 
 def test_unknown_loop_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    broken = specification(baselines={"best": {"loop": "guide_best", "cap": 1.0, "method": {"steps": 1}}})
+    best = {"loop": "guide_best", "cap": 1.0, "method": {"steps": 1}}
+    broken = specification(baselines={"best": best}, race=["best"])
     with pytest.raises(UsageError, match=r"baselines\.best\.loop = 'guide_best' is unknown"):
         forget.run(broken, tmp_path, setup=tiny_setup)
+
+
+def test_only_the_named_baselines_race(tmp_path: Path) -> None:
+    result = forget.run(specification(seeds=[3], race=["compiled"]), tmp_path, setup=tiny_setup)
+    assert "ratio_compiled" in result and "ratio_published" not in result
+    with pytest.raises(UsageError, match="there is no baseline best; choose of published, compiled"):
+        forget.run(specification(race=["best"]), tmp_path, setup=tiny_setup)
+
+
+@pytest.mark.parametrize("name", load("forget").values["baselines"])
+def test_methods_of_the_file_are_methods(name: str) -> None:
+    baseline = load("forget").values["baselines"][name]
+    assert baseline["loop"] in forget.LOOPS and Method(**baseline["method"]).steps == 1000
 
 
 def test_quality_is_equal_only_when_the_person_is_gone_and_everybody_else_kept(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_flags_replace_the_files_values(run: Any, asked: list[Specification], tm
         (("forget", "--seeds", "0,x"), "--seeds 0,x is no list of whole numbers"),
         (("forget", "--seeds", "0,-1"), "--seed -1 is out of range"),
         (("forget", "--seeds", "3,3"), "--seeds 3,3 names a person twice"),
+        (("forget", "--against", "best"), "there is no baseline best; choose of published, compiled"),
         (("serve",), "serve"),
     ],
 )
