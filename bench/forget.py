@@ -77,7 +77,8 @@ def run(
     torch.set_num_threads(values["threads"])
     folder = out / "persons"
     folder.mkdir(parents=True, exist_ok=True)
-    key = _key(specification)
+    began = provenance()  # a checkout may move on in half an hour, the code that runs does not
+    key = _key(specification, began)
     rows = {seed: row for seed in values["seeds"] if (row := _stored(folder, seed, key)) is not None}
     missing = [seed for seed in values["seeds"] if seed not in rows]
     progress("people", len(rows), len(values["seeds"]), {})
@@ -91,6 +92,7 @@ def run(
     ordered = [rows[seed] for seed in values["seeds"]]
     made = person_figures(ordered, list(racing))
     result = figures.envelope(specification, made, ordered)
+    result |= {"provenance": began, "clocks_at_end": result["provenance"]["clocks"]}
     return result | {name: figure for name, figure in made.items() if name not in result}
 
 
@@ -216,14 +218,13 @@ def _racing(specification: Specification) -> dict[str, Any]:
     return {name: values["baselines"][name] for name in values["race"]}
 
 
-def _key(specification: Specification) -> Row:
+def _key(specification: Specification, began: Mapping[str, Any]) -> Row:
     """What a stored row has to share with this run to belong to it; seeds may differ."""
     values = {name: value for name, value in specification.values.items() if name != "seeds"}
-    commit = provenance()
     return {
         "settings": json.loads(json.dumps(values)),
-        "commit": commit["commit"],
-        "processor": commit["processor"],
+        "commit": began["commit"],
+        "processor": began["processor"],
         "ltu": dataclasses.asdict(Config().ltu),
         "target": dataclasses.asdict(Config().target),
     }

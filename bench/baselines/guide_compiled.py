@@ -48,7 +48,13 @@ class GuideCompiled:
     name = "guide_compiled"
 
     def __init__(
-        self, base: Generator, networks: Networks, method: Method | None = None, *, compiled: bool = True
+        self,
+        base: Generator,
+        networks: Networks,
+        method: Method | None = None,
+        *,
+        compiled: bool = True,
+        backend: str = "inductor",
     ) -> None:
         self.method = method or Method()
         self._base: Any = base
@@ -63,7 +69,7 @@ class GuideCompiled:
         self._look, self._lose = self._observe, self._loss
         self.compile_seconds = 0.0
         if compiled:
-            self._compile()
+            self._compile(backend)
 
     def begin(self, w_u: Tensor, seed: int) -> None:
         """Start anew for the person at `w_u` [L, D]; the compiled code stays."""
@@ -119,7 +125,7 @@ class GuideCompiled:
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _compile(self) -> None:
+    def _compile(self, backend: str) -> None:
         """Compile, then check the first loss against the uncompiled one; the weights are fresh again afterwards."""
         start = time.perf_counter()
         w = self._base.mapping(torch.randn(1, self._base.z_dim, generator=torch.Generator().manual_seed(0)))[0]
@@ -127,8 +133,8 @@ class GuideCompiled:
         with _dispatch.plain_pytorch(), torch.no_grad():
             plain = self._forward(draw(self._base, self._w_u, self.method, 0, 0)).item()
         torch.compiler.reset()
-        self._look = torch.compile(self._observe, dynamic=False)
-        self._lose = torch.compile(self._loss, dynamic=False)
+        self._look = torch.compile(self._observe, dynamic=False, backend=backend)
+        self._lose = torch.compile(self._loss, dynamic=False, backend=backend)
         compiled = self.step()["loss"]
         self.step()  # with Adam's moments there
         self.compile_seconds = time.perf_counter() - start

@@ -193,18 +193,30 @@ def test_both_take_a_generator_with_cameras_and_noise() -> None:
         assert math.isfinite(loop.step()["loss"])
 
 
-@pytest.mark.slow
+def traced() -> GuideCompiled:
+    """As the compiler sees it, forward with backward, but run without a C++ compiler."""
+    return GuideCompiled(tiny_generator(), networks(), METHOD, backend="aot_eager")
+
+
 def test_compiled_step_is_the_uncompiled_one() -> None:
-    plain = compiled()
-    try:
-        loop = GuideCompiled(tiny_generator(), networks(), METHOD)
-    except Exception as error:  # of the C++ compiler that torch.compile needs
-        if "compiler" in str(error).lower():
-            pytest.skip(f"torch.compile finds no compiler: {error}")
-        raise
+    plain, loop = compiled(), traced()
     loop.begin(person(tiny_generator()), SEED)
-    assert loop.compile_seconds > 0
+    assert loop.compile_seconds > 0 and loop._lose != loop._loss
+    loop.step()
+    loop.begin(person(tiny_generator()), SEED)  # weights are fresh again, the code is kept
     assert [loop.step()["loss"] for _ in range(3)] == pytest.approx([plain.step()["loss"] for _ in range(3)], rel=1e-3)
+
+
+def test_compiled_step_with_another_loss_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.compile
+
+    def wrong(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+        made = before(function, **settings)
+        return made if function.__name__ != "_loss" else lambda *arguments: made(*arguments) * 1.1
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    with pytest.raises(RuntimeError, match="not the same method, so not timed"):
+        traced()
 
 
 def test_trained_parameters_are_those_of_the_layers() -> None:
