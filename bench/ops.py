@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from types import ModuleType
 from typing import Any
 
@@ -31,8 +32,10 @@ def run(specification: Specification, *, progress: Progress = silent) -> dict[st
     for op in values["ops"]:
         if op not in modules:
             raise UsageError(f"there is no benchmark of {op}; choose of {', '.join(modules)}")
-    cases = [case for op, module in modules.items() if not values["ops"] or op in values["ops"]
-             for case in chosen(module, values, device)]  # fmt: skip
+    taken = [module for op, module in modules.items() if not values["ops"] or op in values["ops"]]
+    # in turn, so that little time still shows something of each operation
+    turns = zip_longest(*(chosen(module, values, device) for module in taken))
+    cases = [case for turn in turns for case in turn if case is not None]
     setting = _setting(values, device)
     end = time.monotonic() + values["seconds"]
     rows: list[Row] = []

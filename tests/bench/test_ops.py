@@ -48,6 +48,11 @@ def test_cases_that_begin_too_late_are_named() -> None:
     assert result["rows"] == [] and len(result["left_out_for_want_of_time"]) == 1
 
 
+def test_operations_take_turns() -> None:
+    late = run("haar", "identity_loss", seconds=-1.0)["left_out_for_want_of_time"]
+    assert [name.partition(":")[0] for name in late] == ["haar", "identity_loss", "identity_loss"]
+
+
 def test_cpu_takes_few_small_cases_in_float32_where_there_are_any() -> None:
     values = load("ops").values
     for module in run_cases.benchmarks():
