@@ -91,7 +91,7 @@ def fill(
     """
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     cells: list[Cell] = []
-    result = {"provenance": provenance(), "evaluate": EVALUATE, "cells": cells}
+    result: dict[str, Any] = {"provenance": provenance(), "evaluate": EVALUATE, "cells": cells}
     known = {(cell["policy"], cell["seed"]): cell for cell in before.get("cells", [])}
     for seed in seeds:
         for name, overrides in policies.items():

@@ -31,7 +31,10 @@ def compile_file(file: Path, arch: str) -> list[dict[str, Any]]:
             return [{"kernel": "", "arch": arch, "error": done.stderr[-2000:]}]
         usage, code = machine_code.resources(cubin), machine_code.disassembled(cubin)
         names = dict(zip(usage, readable(list(usage)), strict=True))
-    return [{"kernel": names[name], "arch": arch} | usage[name] | code[name] for name in sorted(usage, key=names.get)]
+    return [
+        {"kernel": names[name], "arch": arch} | usage[name] | code[name]
+        for name in sorted(usage, key=names.__getitem__)
+    ]
 
 
 def readable(mangled: list[str]) -> list[str]:

@@ -75,7 +75,7 @@ def _stylegan2(folder: Path, path: Path) -> dict[str, float]:
 
 
 def _rosinality(folder: Path) -> dict[str, float]:
-    from published_files import rosinality
+    from published_files import rosinality  # type: ignore[import-not-found]  # of tests/
 
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / "rosinality_64.pt"

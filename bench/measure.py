@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from guide_fast.bench.capture import captured
 from guide_fast.bench.case import FORWARD, Case, Problem, Work
+from guide_fast.bench.cpu_timer import CpuTimer
 from guide_fast.bench.gate import Gate, cotangent, leaves_of
 from guide_fast.bench.precision import fastest_convolutions, products
 from guide_fast.bench.roofline import Roofline
@@ -45,7 +47,7 @@ class Setting:
     """Where cases run, by what they are judged."""
 
     device: torch.device
-    timer: CudaTimer | NoTimer
+    timer: CudaTimer | CpuTimer | NoTimer
     roofline: Roofline | None
     allowance: Allowance
     impls: tuple[str, ...] = ()  # timed beside what "auto" takes
@@ -77,7 +79,7 @@ def _implementations(
 ) -> tuple[dict[str, Any], str | None, dict[str, str]]:
     """Ours by name, a complaint about the first that is wrong, why others cannot run."""
     able: dict[str, Any] = {OURS: lambda *inputs: problem.ours(*inputs, impl="auto")}
-    left_out = {}
+    left_out: dict[str, str] = {}
     for impl in setting.impls:
         name = f"{OURS}, {impl}"
         try:
@@ -120,7 +122,7 @@ def _others(problem: Problem, gate: Gate | None, setting: Setting) -> tuple[dict
         else:
             compiled = torch.compile(function, dynamic=False, fullgraph=True)
             try:
-                complaint = setting.allowance.spend(lambda made=compiled: _compiled_complaint(gate, made, problem))
+                complaint = setting.allowance.spend(partial(_compiled_complaint, gate, compiled, problem))
             except Exception as error:  # the compiler's own trouble is no reason to stop
                 complaint = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             if complaint:
@@ -185,7 +187,9 @@ def _call(function: Any, work: Work, problem: Problem) -> Callable[[], Any]:
 def figures(timing: Timing, case: Case, work: Work, roofline: Roofline | None) -> Row:
     """Milliseconds, rates, fraction of the measured roofline."""
     seconds = timing.device_ms["median"] * 1e-3
-    row = {"device_ms": timing.device_ms, "host_ms": timing.host_ms, "peak_bytes": timing.peak_bytes}
+    row: Row = {"device_ms": timing.device_ms, "host_ms": timing.host_ms}
+    if timing.peak_bytes is not None:
+        row["peak_bytes"] = timing.peak_bytes
     row |= {"repeats": timing.repeats, "tflops": work.flops / seconds * 1e-12, "gb_per_s": work.moved / seconds * 1e-9}
     if roofline is not None:
         row["roofline"] = roofline.least_seconds(work.by_unit(case.unit), work.moved) / seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -28,6 +29,7 @@ def provenance(*, cuda: bool = False) -> dict[str, Any]:
         "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "clocks": _clocks(),
     }
 
 
@@ -97,6 +99,34 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def _clocks() -> dict[str, Any]:
+    """What the machine says of the processor's clock, load, as found; None for what it does not say."""
+    frequencies = [
+        float(line.split(":", 1)[1])
+        for line in _text(Path("/proc/cpuinfo")).splitlines()
+        if line.startswith("cpu MHz") and line.split(":", 1)[1].strip()
+    ]
+    policy = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+    governor = _text(policy / "scaling_governor").strip()
+    highest = _text(policy / "cpuinfo_max_freq").strip()
+    load = _text(Path("/proc/loadavg")).split()
+    return {
+        "cpu": _processor(),
+        "cpus": os.cpu_count(),
+        "mhz": round(sum(frequencies) / len(frequencies), 1) if frequencies else None,
+        "max_mhz": int(highest) / 1000 if highest else None,
+        "governor": governor or None,
+        "load_1_minute": float(load[0]) if load else None,
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _processor() -> str:

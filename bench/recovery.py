@@ -16,6 +16,7 @@ from guide_fast.bench.record import provenance, quantiles, write
 from guide_fast.config import resolve_config
 from guide_fast.deltas import apply_delta
 from guide_fast.ltu.terms import Networks, Views, observe
+from guide_fast.models.generator import Generator
 from guide_fast.models.identity import load_identity
 from guide_fast.models.perceptual import load_perceptual
 from guide_fast.pipeline import JUDGE, LOSS_IDENTITY, forget, load_generator
@@ -64,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def _invert(generator: torch.nn.Module, wanted: Views, networks: Networks, *, steps: int) -> Tensor:
+def _invert(generator: Generator, wanted: Views, networks: Networks, *, steps: int) -> Tensor:
     """The latent of W, [1, L, D], from which the generator comes closest to the wanted view; best of two starts."""
     results = []
     with torch.no_grad():
@@ -86,7 +87,7 @@ def _invert(generator: torch.nn.Module, wanted: Views, networks: Networks, *, st
     return best[:, None].expand(-1, generator.num_ws, -1)
 
 
-def _loss(generator: torch.nn.Module, w: Tensor, wanted: Views, networks: Networks) -> Tensor:
+def _loss(generator: Generator, w: Tensor, wanted: Views, networks: Networks) -> Tensor:
     ws = w[:, None].expand(-1, generator.num_ws, -1)
     seen = observe(generator.synthesis(ws, resolution=256), networks, keep_features=False)
     identity = 1 - networks.identity.similarity(seen.identity, wanted.identity)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, end: float) -> int:
         if time.monotonic() > end:
             result["left_out"].append(case.name)
             continue
-        for row in _rows(case, setting):
+        for row in rows_of(case, setting):
             result["rows"].append(row)
             print(line(row), flush=True)
         store(arguments.folder, case.op, result, modules[case.op])
@@ -133,7 +133,8 @@ def _empty(module: ModuleType, setting: measure.Setting) -> dict[str, Any]:
     }
 
 
-def _rows(case: Case, setting: measure.Setting) -> list[dict[str, Any]]:
+def rows_of(case: Case, setting: measure.Setting) -> list[dict[str, Any]]:
+    """A row for each pass of the case; one that says so where it fails, or fails its gate."""
     try:
         return measure.run(case, setting)
     except torch.OutOfMemoryError:

@@ -50,7 +50,7 @@ def _imported_triton(file: Path) -> list[Path]:
     """Modules named *triton* only: the rest of the package does not reach the compiler."""
     paths = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("guide_fast.kernels"):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("guide_fast.kernels"):
             base = ROOT.joinpath("kernels", *node.module.split(".")[2:])
             paths += [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]
     return [path for path in paths if path.is_file() and "triton" in path.stem and path.stem != "_triton"]

@@ -23,7 +23,7 @@ class Timing:
 
     device_ms: dict[str, float]  # quantiles over the repeats
     host_ms: float  # to issue one call while the device is busy
-    peak_bytes: int  # allocated by one call beyond what was there before
+    peak_bytes: int | None  # allocated by one call beyond what was there before; None: not measured
     repeats: int
 
 

@@ -29,6 +29,12 @@ def absent(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Micro-benchmarks run once, untimed, unless `--benchmark-only` asks for their times."""
+    if getattr(config.option, "benchmark_only", None) is False:
+        config.option.benchmark_disable = True
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

@@ -76,6 +76,9 @@ def test_wheel_holds_libraries_headers_and_every_kernel(unpacked: Path, reposito
         where = Path("guide_fast") / file.relative_to(repository)
         where = where if file.is_relative_to(repository / "kernels") else file.relative_to(repository)
         assert (unpacked / where).is_file(), where
+    for file in ((repository / "bench").rglob("*.py"), (repository / "bench" / "benchmarks").glob("*.toml")):
+        for part in file:
+            assert (package / part.relative_to(repository)).is_file(), part
     assert not list(unpacked.rglob("*.cpp")) and not list(unpacked.rglob("*.cu"))
 
 

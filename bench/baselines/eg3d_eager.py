@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,8 @@ def eager_enlarging(
             for t in (x, image)
         )
     last = torch.stack([ws[:, -1]] * 3, 1)
-    options = {"noise": False, "clamp": clamp, "half": half}
-    x, image = eager_block(part(weights, "block0."), x, image, last, up=first_up, **options)
-    _, image = eager_block(part(weights, "block1."), x, image, last, **options)
-    return image
+    options: dict[str, Any] = {"noise": False, "clamp": clamp, "half": half}
+    x, larger = eager_block(part(weights, "block0."), x, image, last, up=first_up, **options)
+    _, larger = eager_block(part(weights, "block1."), x, larger, last, **options)
+    assert larger is not None
+    return larger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,12 @@ def eager_synthesis(
     Blocks of `half` px or more compute in float16.
     """
     sizes = sorted({int(name.split(".")[0][1:]) for name in weights})
-    x, image, first = torch.empty(0), None, 0
+    x, first = torch.empty(0), 0
+    image: Tensor | None = None
     for size in sizes:
         block = part(weights, f"b{size}.")
         count = 1 if "const" in block else 2
-        options = {"noise": noise, "clamp": clamp, "half": half is not None and size >= half}
+        options: dict[str, Any] = {"noise": noise, "clamp": clamp, "half": half is not None and size >= half}
         with_image = architecture == "skip" or size == sizes[-1]
         x, image = eager_block(block, x, image, ws[:, first : first + count + 1], with_image=with_image, **options)
         first += count

@@ -111,7 +111,12 @@ def _case(sizes: Sizes, batch: int) -> Case:
     ]
     points = kind.inputs**2 * 2 * sizes.samples
     parts = {"tf32": operations(backbone) + points * POINT_FLOPS, "float16": operations(enlarging)}
-    shape = {"batch": batch, "size": kind.outputs, "rays": kind.inputs**2, "samples": 2 * sizes.samples}
+    shape: dict[str, int | str] = {
+        "batch": batch,
+        "size": kind.outputs,
+        "rays": kind.inputs**2,
+        "samples": 2 * sizes.samples,
+    }
     shape |= {"super-resolution": sizes.kind, "float16": "the super-resolution"}
     weights = 4 * kernels_of(backbone) + 2 * kernels_of(enlarging)
     return case(OP, shape, parts, weights, partial(_build, sizes, batch))
@@ -133,7 +138,7 @@ def _build(sizes: Sizes, batch: int, device: torch.device) -> Problem:
     def eager(ws: torch.Tensor) -> torch.Tensor:
         origins, directions = cameras.rays(label.expand(len(ws), -1), made.neural_rendering_resolution)
         half = device.type == "cuda"
-        options = {"start": START, "end": END, "samples": sizes.samples}
+        options: dict[str, Any] = {"start": START, "end": END, "samples": sizes.samples}
         return eager_eg3d(weights, decoder, ws, origins, directions, kind=sizes.kind, clamp=CLAMP, half=half, **options)
 
     return problem(made, ws, eager, {"c": label})

@@ -72,7 +72,8 @@ def _case(size: int, batch: int) -> Case:
     layers = list(stylegan2(size, channel_base=CHANNEL_BASE[size]))
     half = [layer for layer in layers if layer.size * layer.up >= half_from(size)]
     full = [layer for layer in layers if layer not in half]
-    shape = {"batch": batch, "size": size, "channel_base": CHANNEL_BASE[size], "float16": f"from {half_from(size)} px"}
+    shape: dict[str, int | str] = {"batch": batch, "size": size}
+    shape |= {"channel_base": CHANNEL_BASE[size], "float16": f"from {half_from(size)} px"}
     parts = {"float16": operations(half), "tf32": operations(full)}
     return case(OP, shape, parts, 2 * kernels_of(half) + 4 * kernels_of(full), partial(_build, size, batch))
 

@@ -30,7 +30,7 @@ def _case(shape: tuple[int, int, int, int], dtype: torch.dtype, nhwc: bool) -> C
     works = (Work(FORWARD, 3 * elements, 2 * elements * size), Work(BOTH, 6 * elements, 5 * elements * size))
     layout = "NHWC" if nhwc else "NCHW"
     name = f"{n} x {c} x {h} x {w}, {layout}"
-    described = {"batch": n, "channels": c, "height": h, "width": w, "layout": layout}
+    described: dict[str, int | str] = {"batch": n, "channels": c, "height": h, "width": w, "layout": layout}
     return Case(OP, name, ("StyleGAN2",), described, dtype, works, partial(_build, shape, dtype, nhwc))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guide_fast import kernels
 from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work, generator
@@ -45,7 +46,7 @@ def _case(network: str, batch: int, pixels: int, dtype: torch.dtype) -> Case:
 def _build(network: str, batch: int, pixels: int, dtype: torch.dtype, device: torch.device) -> Problem:
     from guide_fast.kernels.face_crop.framing import Framing
 
-    framings = {
+    framings: dict[str, Callable[[], Framing]] = {
         "ArcFace": Framing.arcface,
         "dlib": partial(Framing.dlib, BOX),
         "judge": partial(Framing.faceres, BOX),
@@ -53,7 +54,7 @@ def _build(network: str, batch: int, pixels: int, dtype: torch.dtype, device: to
     framing = framings[network]()
     image = torch.rand(batch, 3, pixels, pixels, generator=generator(1, device), device=device) * 2 - 1
 
-    def ours(image, *, impl):
+    def ours(image: Tensor, *, impl: str) -> Tensor:
         return kernels.face_crop(image, framing, impl=impl)
 
     return Problem.against_eager((image.to(dtype),), ours)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guide_fast import kernels
 from guide_fast.bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
@@ -46,7 +47,7 @@ def _build(taps: tuple[tuple[int, int], ...], batch: int, dtype: torch.dtype, de
     maps = [t.contiguous(memory_format=torch.channels_last) for t in maps]
     weights = [1.0 / count] * count
 
-    def ours(*tensors, impl):
+    def ours(*tensors: Tensor, impl: str) -> Tensor:
         return kernels.feature_distance(tensors[:count], tensors[count:], weights=weights, impl=impl).mean()
 
     return Problem.against_eager(maps, ours, trained=tuple(range(count)))

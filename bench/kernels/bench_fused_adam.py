@@ -16,7 +16,7 @@ from guide_fast.bench.kernels.bench_modulated_conv2d import stylegan2
 
 OP = "fused_adam"
 GOALS: tuple[Goal, ...] = ()
-SETTINGS = {"lr": 1e-4, "eps": 1e-8}
+SETTINGS: dict[str, Any] = {"lr": 1e-4, "eps": 1e-8}
 BETAS = (0.9, 0.999)
 STEPS_CHECKED = 3
 FACTOR, FLOOR = 2.0, 2.0**-22  # of the error of torch's own float32 steps; what is allowed in any case
@@ -30,7 +30,7 @@ def cases(*, smoke: bool = False) -> Iterator[Case]:
         # parameter, two moments read, written, a gradient read; the copy written in half precision
         moved = float(elements * (7 * 4 + (2 if copies else 0)))
         name = f"{len(shapes)} tensors, {elements} elements{', half-precision copies' if copies else ''}"
-        shape = {"tensors": len(shapes), "elements": elements, "copies": str(copies)}
+        shape: dict[str, int | str] = {"tensors": len(shapes), "elements": elements, "copies": str(copies)}
         works = (Work(FORWARD, 14.0 * elements, moved),)
         build = partial(_build, tuple(shapes), copies)
         yield Case(OP, name, ("smoke" if smoke else "StyleGAN2-256",), shape, torch.float32, works, build)

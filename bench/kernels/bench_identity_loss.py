@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guide_fast import kernels
 from guide_fast.bench.case import BOTH, EAGER, FORWARD, Case, Problem, Work, generator
@@ -27,7 +28,7 @@ def _case(pairs: int, length: int, kind: str, dtype: torch.dtype) -> Case:
     elements = pairs * length
     read = 2 * elements * dtype.itemsize
     works = (Work(FORWARD, 8.0 * elements, read), Work(BOTH, 17.0 * elements, read + elements * dtype.itemsize))
-    shape = {"pairs": pairs, "length": length, "kind": kind}
+    shape: dict[str, int | str] = {"pairs": pairs, "length": length, "kind": kind}
     models = {128: "dlib", 512: "ArcFace", 1024: "judge"}
     name = f"{pairs} pairs of {length}, {kind}"
     build = partial(_build, pairs, length, kind, dtype)
@@ -38,7 +39,7 @@ def _build(pairs: int, length: int, kind: str, dtype: torch.dtype, device: torch
     random = partial(torch.randn, generator=generator(1, device), device=device)
     inputs = tuple(random(pairs, length).to(dtype) for _ in range(2))
 
-    def ours(a, b, *, impl):
+    def ours(a: Tensor, b: Tensor, *, impl: str) -> Tensor:
         return kernels.identity_loss(a, b, kind=kind, reduction="mean", impl=impl)
 
     return Problem.against_eager(inputs, ours, trained=(0,))

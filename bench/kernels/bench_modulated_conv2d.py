@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guide_fast import kernels
 from guide_fast.bench.baselines.dense_conv import dense_conv
@@ -120,7 +121,9 @@ def _build(layer: Layer, batch: int, dtype: torch.dtype, device: torch.device) -
     if layer.demodulate:
         inputs.append((0.1 * random(batch, 1, out_size, out_size)).to(dtype))
 
-    def ours(x, weight, style, bias, noise=None, *, impl):
+    def ours(
+        x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, noise: Tensor | None = None, *, impl: str
+    ) -> Tensor:
         activation = "lrelu" if layer.demodulate else "linear"
         return kernels.modulated_conv2d(
             x,
@@ -134,8 +137,8 @@ def _build(layer: Layer, batch: int, dtype: torch.dtype, device: torch.device) -
             impl=impl,
         )
 
-    def other(formulation, **settings):
-        def call(x, weight, style, bias, noise=None):
+    def other(formulation: Callable[..., Tensor], **settings: bool) -> Callable[..., Tensor]:
+        def call(x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, noise: Tensor | None = None) -> Tensor:
             settings_of_layer = {"up": layer.up, "demodulate": layer.demodulate, "lrelu": layer.demodulate}
             return formulation(x, weight, style, noise, bias, **settings_of_layer, **settings)
 

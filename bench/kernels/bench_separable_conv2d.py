@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guide_fast import kernels
 from guide_fast.bench.case import BOTH, FORWARD, Case, Problem, Work, generator
@@ -46,7 +47,7 @@ def _build(batch: int, layer: tuple[int, int, int], dtype: torch.dtype, device: 
     style, bias = (1 + 0.3 * random(batch, channels)).to(dtype), (0.1 * random(out)).to(dtype)
     noise = (0.1 * random(1, 1, size, size)).to(dtype)
 
-    def ours(x, depthwise, pointwise, style, bias, *, impl):
+    def ours(x: Tensor, depthwise: Tensor, pointwise: Tensor, style: Tensor, bias: Tensor, *, impl: str) -> Tensor:
         return kernels.separable_conv2d(x, depthwise, pointwise, style, bias=bias, noise=noise.to(x.dtype), impl=impl)
 
     return Problem.against_eager((x, depthwise, pointwise, style, bias), ours)

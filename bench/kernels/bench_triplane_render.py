@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,12 +65,12 @@ def _build(batch: int, rays: int, size: int, samples: int, dtype: torch.dtype, d
     )
     origins, directions = _camera(batch, rays, device)
 
-    def ours(planes, *decoder, impl):
+    def ours(planes: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, *, impl: str) -> Any:
         return kernels.triplane_render(
             planes,
             origins,
             directions,
-            decoder,
+            (w1, b1, w2, b2),
             depth_resolution=samples,
             depth_resolution_importance=samples,
             impl=impl,

@@ -76,7 +76,8 @@ def modulated_conv2d(
     if dtype == torch.float16 and demodulate:
         weight, style = _normalised(weight, style, premodulated)
     tangent = torch.autograd.forward_ad.unpack_dual(x).tangent
-    if chosen == "reference" and impl == "auto" and tangent is None and _operator.dense_on_cpu(x):
+    plain = tangent is not None or _dispatch.plain()
+    if chosen == "reference" and impl == "auto" and not plain and _operator.dense_on_cpu(x):
         chosen = _operator.fastest_on_cpu(x, weight, up)
     if chosen == "reference":
         y = modulated_conv2d_reference(

@@ -122,7 +122,7 @@ def test_trouble_of_one_case_does_not_stop_the_others(error: Exception, gate: st
     def build(device: torch.device) -> Problem:
         raise error
 
-    (row,) = run_cases._rows(replace(CASE, build=build), setting())
+    (row,) = run_cases.rows_of(replace(CASE, build=build), setting())
     assert row["gate"] == gate
 
 
@@ -131,7 +131,7 @@ def test_lost_device_stops_everything() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        run_cases._rows(replace(CASE, build=build), setting())
+        run_cases.rows_of(replace(CASE, build=build), setting())
 
 
 def test_own_check_replaces_the_gate() -> None:
