@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,12 @@ def test_every_switch_is_listed_with_what_it_takes() -> None:
     assert 'cuda_graph = "auto"  # one of auto, on, off' in lines
     assert 'identity_stream = "auto"  # one of auto, on, off' in lines
     assert 'precision = "auto"  # one of auto, fp32, half' in lines
+
+
+def test_every_variable_that_the_code_reads_is_known_as_no_setting() -> None:
+    root = Path(__file__).resolve().parents[1]
+    patterns = ("kernels/**/*.py", "csrc/**/*.cpp", "guide_fast/*.py", "setup.py")
+    sources = [file for pattern in patterns for file in root.glob(pattern)]
+    quoted = {name for file in sources for name in re.findall(r'"(GUIDE_FAST_[A-Z_]+[A-Z])"', file.read_text("utf-8"))}
+    assert "GUIDE_FAST_WINOGRAD" in quoted
+    assert quoted <= NOT_SETTINGS

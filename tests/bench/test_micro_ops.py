@@ -14,7 +14,7 @@ from guide_fast.bench.gate import Gate, cotangent, leaves_of
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is part of the dev extra")
 
-CASES = [next(iter(module.cases(smoke=True))) for module in run_cases.benchmarks()]
+CASES = [next(iter(module.cases(smoke=True))) for module in run_cases.benchmarks("kernels")]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.op)

@@ -55,7 +55,7 @@ def test_operations_take_turns() -> None:
 
 def test_cpu_takes_few_small_cases_in_float32_where_there_are_any() -> None:
     values = load("ops").values
-    for module in run_cases.benchmarks():
+    for module in run_cases.benchmarks("kernels"):
         cases = ops.chosen(module, values, torch.device("cpu"))
         assert 1 <= len(cases) <= values["most_cases"]
         assert not any(case.tf32 for case in cases)

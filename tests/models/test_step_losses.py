@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from guide_fast.config import LtuConfig
 from guide_fast.ltu import Bank, Networks, preservation_bank
+from guide_fast.ltu.step import Reading, Step
 from guide_fast.ltu.terms import PERCEPTUAL_SIZE, observe
-from guide_fast.ltu.unlearn import _Request
 from guide_fast.models import loading
 from guide_fast.models.checkpoint import read_checkpoint
 from guide_fast.models.eg3d import EG3D
@@ -59,10 +59,10 @@ class Case:
         with torch.no_grad():
             both = self.teacher.synthesis(torch.stack((self.w_t, self.w_u)), resolution=self.config.resolution)
             fixed = observe(both, self.networks)
-        request = _Request(
-            self.teacher, self.w_u, self.w_t, fixed[:1], fixed[1:], self.networks, self.bank, self.config
-        )
-        return request.gradients(self.student, step, torch.optim.SGD(list(self.moving.values()), lr=0.0))
+        ours = Step(self.teacher, self.w_u, self.w_t, fixed[:1], fixed[1:], self.networks, self.bank, self.config)
+        draws = ours.draw(step)
+        numbers = ours.gradients(self.student, list(self.moving.values()), draws, rows=len(draws))
+        return Reading(numbers, step, len(draws.kept)).values()[0]
 
     def transcribed(self, step: int) -> Losses:
         """FACTS section 1, a pair at a time, in plain PyTorch, from the draws that the step makes."""
