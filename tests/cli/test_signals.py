@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,14 @@ def start(home: Path, out: Path, step: int, *arguments: str) -> subprocess.Popen
     paths = [str(TESTS), str(TESTS / "kernels"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GUIDE_FAST_HOME": str(home)}
     command = [sys.executable, str(TESTS / "stopped_process.py"), str(out), str(out) + ".marker", str(step), *arguments]
-    return subprocess.Popen(command, env=environment | {"GUIDE_FAST_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment | {"GUIDE_FAST_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts background jobs with SIGINT ignored, which a child inherits
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.slow

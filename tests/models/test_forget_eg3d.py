@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from guide_fast.config import LtuConfig
 from guide_fast.ltu import Bank, Networks, preservation_bank
 from guide_fast.ltu.step import Reading, Step
 from guide_fast.ltu.terms import PERCEPTUAL_SIZE, observe
+from guide_fast.models import loading
+from guide_fast.models.checkpoint import read_checkpoint
 from guide_fast.models.eg3d import EG3D
 from guide_fast.models.framing import ffhq_framed
 from guide_fast.randomness import stream
@@ -50,6 +54,26 @@ def test_forget_changes_the_backbone_alone_and_rolls_back(generator: EG3D) -> No
     assert result.metrics["forgotten_person_over_views"] == pytest.approx(sum(views) / 11)
     # the middle view is the frontal camera, from which the person is judged otherwise
     assert views[5] == pytest.approx(result.metrics["forgotten_person"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_photo_goes_through_a_published_checkpoint_to_a_delta_that_rolls_back(shared: Path) -> None:
+    read = read_checkpoint(shared / "fixtures" / "eg3d_tiny.pkl")
+    generator = loading.from_tensors(read.tensors, read.config)
+    generator.neural_rendering_resolution = 32  # a sixteenth of the rays
+    before = weights_sha256(generator)
+    photo = shared / "photos" / "eg3d_aligned_512" / "aligned_1.jpg"
+    small = replace(
+        CONFIG,
+        invert=replace(CONFIG.invert, samples=4, steps_w=1, steps_w_plus=1),
+        evaluate=replace(CONFIG.evaluate, neighbours=1, bystanders=2, fd_images=3, stranger_pairs=2),
+    )
+    result = pipeline.forget(generator, photo=photo, aligned=True, force=True, config=small)
+    assert result.source.origin == f"photo:{hashlib.sha256(photo.read_bytes()).hexdigest()}"
+    assert result.source.similarity is not None and result.source.w.shape == (generator.num_ws, generator.w_dim)
+    assert len(result.metrics["forgotten_person_views"]) == 11
+    changed = pipeline.apply_delta(copy.deepcopy(generator), result.delta)
+    assert weights_sha256(changed) != before == weights_sha256(pipeline.rollback(changed, result.delta))
 
 
 def test_brought_curricularface_sees_every_view_but_no_step(generator: EG3D, monkeypatch: pytest.MonkeyPatch) -> None:
