@@ -14,7 +14,9 @@ from guide_fast.errors import UsageError
 
 FORMAT = 1
 
-Figure = dict[str, Any]  # median, mean, p20, p80, min, max, n, values; unit where it has one; censored where it may be
+Figure = dict[
+    str, Any
+]  # median, mean, p20, p80, min, max, n, values; unit where it has one; censored, stopped_early where it may be
 
 
 def spread(values: Sequence[float], *, unit: str = "", censored: Sequence[bool] | None = None) -> Figure:

@@ -17,7 +17,7 @@ OURS = {  # figure -> of ours, unit
     "retained_p05": ("retained_p05", ""),
     "fd_pre": ("fd_pre", ""),
 }
-THEIRS = ("seconds", "forgotten", "retained", "fd_pre")
+QUALITY = ("forgotten", "retained", "fd_pre")  # of a baseline where it ended
 
 
 def person_figures(rows: Sequence[Mapping[str, Any]], baselines: Sequence[str]) -> dict[str, Figure]:
@@ -31,9 +31,9 @@ def person_figures(rows: Sequence[Mapping[str, Any]], baselines: Sequence[str]) 
         censored = [their["censored"] for their in theirs]
         made[f"ratio_{name}"] = spread([their["ratio"] for their in theirs], censored=censored)
         made[f"ratio_first_{name}"] = spread([their["ratio_first"] for their in theirs], censored=censored)
-        for key in THEIRS:
-            unit = "s" if key == "seconds" else ""
-            made[f"{key}_{name}"] = spread([their[key] for their in theirs], unit=unit, censored=censored)
+        made[f"seconds_{name}"] = spread([their["seconds"] for their in theirs], unit="s", censored=censored)
+        for key in QUALITY:
+            made[f"{key}_{name}"] = spread([their[key] for their in theirs]) | {"stopped_early": any(censored)}
         made[f"step_seconds_{name}"] = spread([s for their in theirs for s in their["step_seconds"]], unit="s")
     return made
 
@@ -59,10 +59,5 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
         if cut:
             yield (
                 f"  {cut} of {ratio['n']} were stopped before they were as good as ours; where they stood: "
-                f"forgotten {_plain(figures[f'forgotten_{name}'])}, retained {_plain(figures[f'retained_{name}'])}, "
-                f"fd_pre {_plain(figures[f'fd_pre_{name}'])}"
+                + ", ".join(f"{key} {said(figures[f'{key}_{name}'])}" for key in QUALITY)
             )
-
-
-def _plain(figure: Figure) -> str:
-    return said({**figure, "censored": False})

@@ -52,7 +52,8 @@ def markdown(result: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|"
     for name, figure in result["figures"].items():
         if figure["median"] is not None:
-            yield f"| {name} | {said(figure)} | {figure['n']} |"
+            where_it_ended = ", where it was stopped" if figure.get("stopped_early") else ""
+            yield f"| {name}{where_it_ended} | {said(figure)} | {figure['n']} |"
     if result["goals"]:
         yield ""
         yield "| goal | measured | reached |"
@@ -94,7 +95,7 @@ def _forget_panels(result: Mapping[str, Any]) -> list[Panel]:
     ]
     quality = [
         _bar("ours", made["forgotten"], ours=True),
-        *(_bar(f"{name}, where it ended", {**made[f"forgotten_{name}"], "censored": False}) for name in baselines),
+        *(_bar(f"{name}, where it ended", made[f"forgotten_{name}"]) for name in baselines),
     ]
     strangers = [made["stranger_mean"]["median"]]
     return [

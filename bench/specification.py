@@ -87,8 +87,8 @@ def verdicts(specification: Specification, figures: Mapping[str, Mapping[str, An
     """Each goal with its figure's median, whether that is reached: None where it was not measured or cannot be told.
 
     A censored figure is a lower bound: it reaches `at_least`, or leaves it open. Where the other figure of
-    `at_most_figure` is censored, it belongs to a contender that did not come as far: being no worse than it then is
-    enough, being worse leaves the goal open.
+    `at_most_figure` is `stopped_early`, it belongs to a contender that did not come as far: being no worse than it then
+    is enough, being worse leaves the goal open.
     """
     return [_verdict(goal, figures) for goal in specification.goals]
 
@@ -105,5 +105,5 @@ def _verdict(goal: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) 
         return said
     value, censored = figure["median"], bool(figure.get("censored"))
     held = value >= bound if "at_least" in goal else value <= bound
-    open_ = not held and ((censored and "at_least" in goal) or (other is not None and bool(other.get("censored"))))
+    open_ = not held and ((censored and "at_least" in goal) or (other is not None and bool(other.get("stopped_early"))))
     return said | {"value": value, "censored": censored, "reached": None if open_ else held}

@@ -16,6 +16,8 @@ pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is part of the 
 
 CASES = [next(iter(module.cases(smoke=True))) for module in run_cases.benchmarks("kernels")]
 
+DIFFERENTIABLE = [case for case in CASES if any(work.name == BOTH for work in case.works)]
+
 
 @pytest.fixture(params=CASES, ids=lambda case: case.op)
 def case(request: pytest.FixtureRequest) -> Case:
@@ -43,9 +45,8 @@ def test_forward(case: Case, benchmark: Any) -> None:
         assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=lambda case: case.op, indirect=True)
 def test_forward_with_backward(case: Case, benchmark: Any) -> None:
-    if not any(work.name == BOTH for work in case.works):
-        pytest.skip(f"{case.op} has no backward")
     problem, ours = gated(case)
     leaves = leaves_of(problem.inputs, problem.trained)
     wanted = [leaf for leaf in leaves if leaf.requires_grad]

@@ -72,8 +72,8 @@ PLAIN, BOUND = spread([9.0, 12.0, 13.0]), spread([9.0, 12.0, 13.0], censored=[Tr
         ({"at_least": 1}, {"a": spread([])}, None),
         ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([13.0])}, True),
         ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([11.0])}, False),
-        ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([11.0], censored=[True])}, None),
-        ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([13.0], censored=[True])}, True),
+        ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([11.0]) | {"stopped_early": True}}, None),
+        ({"at_most_figure": "b"}, {"a": PLAIN, "b": spread([13.0]) | {"stopped_early": True}}, True),
         ({"at_most_figure": "b"}, {"a": PLAIN}, None),
     ],
 )

@@ -95,7 +95,9 @@ def test_published_raw_image(rendering: Rendering, expected: dict[str, Tensor]) 
     assert torch.equal(rendering.features[:, :3], rendering.image_raw)
 
 
-def test_published_depth(published: EG3D, rendering: Rendering, expected: dict[str, Tensor]) -> None:
+def test_published_depth(
+    published: EG3D, rendering: Rendering, expected: dict[str, Tensor], request: pytest.FixtureRequest
+) -> None:
     # a ray's weights add up to W in steps of the last place of 1; one step more or less moves a mean over W by 1 / W
     assert rendering.planes is not None and rendering.depth is not None
     origins, directions = rays(expected["c"], 128)
@@ -103,11 +105,13 @@ def test_published_depth(published: EG3D, rendering: Rendering, expected: dict[s
     steps = (LAST_PLACE / total.clamp_min(LAST_PLACE)).reshape(expected["image_depth"].shape)
     assert (steps < TOLERANCE).float().mean() > 0.9
     # in fp64 the same formulas are 6e-4 of the range away from the published depth at the worst ray, 8 times what is
-    # allowed, as fine samples are drawn by sums in float32: a few rays in 32768 may exceed it, none more than twice
+    # allowed, as fine samples are drawn by sums in float32: where convolutions round otherwise, by Winograd, a few rays
+    # in 32768 may exceed it, none more than twice
+    exceeding = 0 if request.node.callspec.params["rendering"] == "reference" else 8
     allowed = steps.clamp_min(TOLERANCE)
     wanted = expected["image_depth"]
     off = (rendering.depth - wanted).abs() / (wanted.max() - wanted.min())
-    assert (off > allowed).sum() <= 8
+    assert (off > allowed).sum() <= exceeding
     assert_near(rendering.depth, wanted, 2 * allowed)
 
 
