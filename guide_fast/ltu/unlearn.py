@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,8 +75,8 @@ def unlearn(
     with ExitStack() as stack:
         stack.enter_context(arranged(teacher, networks, config))
         seeing, half = _looking(teacher, w_u, w_t, networks, bank, config, switches)
-        set_half(_module(teacher), half, half=True)
-        stack.callback(set_half, _module(teacher), half, half=False)
+        set_half(cast(Any, teacher), half, half=True)
+        stack.callback(set_half, cast(Any, teacher), half, half=False)
         with torch.no_grad():
             rendering = teacher.synthesis(torch.stack((w_t, w_u)), resolution=config.resolution)
             fixed = observe(rendering, networks, seeing=seeing)
@@ -127,10 +127,6 @@ def _unlearned(student: Student, state: LoopState, stopped: str) -> Unlearned:
     return Unlearned(student.finish(), state.layers, state.step, stopped, tuple(state.curve), tuple(state.notes))
 
 
-def _module(generator: Any) -> Any:
-    return generator
-
-
 def _looking(
     teacher: Generator,
     w_u: Tensor,
@@ -146,7 +142,7 @@ def _looking(
         return (AS_EVER if side is None else Seeing(identity_stream=side)), frozenset()
     ws = torch.cat((w_u[None], w_t[None], bank.ws[:2]))
     frozen = {"identity": networks.identity, "perceptual": networks.perceptual}
-    blocks = half_blocks(_module(teacher))
+    blocks = half_blocks(cast(Any, teacher))
 
     def run() -> None:
         observe(teacher.synthesis(ws, resolution=config.resolution), networks)
