@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from guide_fast import brought
+from guide_fast import brought, built
+from guide_fast.built import SMALL_ENCODER
 from guide_fast.errors import GuideFastError, IntegrityError
 from guide_fast.ltu import Networks
 from guide_fast.models.encoders import BROUGHT_ENCODERS, Encoder, family_of, load_encoder
@@ -53,21 +54,36 @@ def brought_notices(metrics: Mapping[str, Any], encoder: str | None = None) -> l
 
 
 def fitting_encoder(generator: Generator) -> str | None:
-    """The first of `BROUGHT_ENCODERS` that was brought and fits `generator`; None when there is none.
+    """The encoder that inversions on `generator` start from; None when there is none.
 
-    Raises IntegrityError when a file that was brought is damaged.
+    The first of `BROUGHT_ENCODERS` that was brought and fits, else the small one where that was built for it. Raises
+    IntegrityError when a file that was brought is damaged.
     """
     for name, family in BROUGHT_ENCODERS.items():
         if family == family_of(generator) and brought.available(name):
             config = brought.recorded(name)["config"]
             if (config.get("num_ws"), config.get("w_dim")) == (generator.num_ws, generator.w_dim):
                 return name
-    return None
+    return SMALL_ENCODER if built.encoder_path(generator).is_file() else None
 
 
-def encoder_for(generator: Generator) -> Encoder | None:
+def encoder_version(generator: Generator) -> str | None:
+    """Name and bytes of that encoder, as they were recorded."""
+    name = fitting_encoder(generator)
+    if name is None:
+        return None
+    metadata = (
+        built.encoder_metadata(built.encoder_path(generator)) if name == SMALL_ENCODER else brought.recorded(name)
+    )
+    return f"{name} {metadata['sha256']}"
+
+
+def encoder_for(generator: Generator, networks: Networks) -> Encoder | None:
     """What an inversion on `generator` starts from, verified; None leaves it to samples."""
     name = fitting_encoder(generator)
+    if name == SMALL_ENCODER:
+        path = built.encoder_path(generator)
+        return built.load_encoder(path, identity=networks.identity, perceptual=networks.perceptual)
     return load_encoder(name) if name is not None else None
 
 

@@ -53,6 +53,7 @@ def plan_forget(
         "target": asked.config.target.kind,
         "steps_at_most": asked.config.ltu.steps,
         "assets": {"needed": needed, "missing": missing},
+        "encoder": None,
         "brought": _brought(None),
         "would_write": [str(out / name) for name in FILES] if out else [],
         "would_remove": [str(file) for file in left_over(out)] if out and not resume else [],
@@ -61,7 +62,8 @@ def plan_forget(
         base = loaded(generator, deltas, label=label, low_resolution=stopped is not None, write=False)
         plan["layers"] = list(asked.check_for(base))
         if photo is not None:
-            plan["brought"] = _brought(fitting_encoder(base))
+            plan["encoder"] = fitting_encoder(base)
+            plan["brought"] = _brought(plan["encoder"])
         if stopped is not None and not unfetched:
             attach_small(base, asked.config.ltu.resolution, write=False)
             resumed(stopped, asked.described(base), asked.config, force=force)

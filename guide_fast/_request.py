@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guide_fast import brought
-from guide_fast._networks import LOSS_IDENTITY, PERCEPTUAL, fitting_encoder
+from guide_fast._networks import LOSS_IDENTITY, PERCEPTUAL, encoder_version
 from guide_fast._run_files import INVERSION, LATENT
 from guide_fast.align import read_photo
 from guide_fast.artifacts import Latent, checked_latent, rendering_sha256, tensors_sha256
@@ -74,18 +73,13 @@ class Asked:
             "generator": rendering_sha256(generator, self.config.invert.resolution),
             "identity": LOSS_IDENTITY,
             "perceptual": PERCEPTUAL,
-            "encoder": None if self.photo is None else _encoder(generator),
+            "encoder": None if self.photo is None else encoder_version(generator),
             **{f"{section}.{key}": value for section, keys in settings.items() for key, value in keys.items()},
         }
 
     @cached_property
     def _photo_sha256(self) -> str | None:
         return None if self.photo is None else read_photo(self.photo, self.config.align).sha256
-
-
-def _encoder(generator: Generator) -> str | None:
-    name = fitting_encoder(generator)
-    return None if name is None else f"{name} {brought.recorded(name)['sha256']}"
 
 
 def noted(latent: Latent, request: Mapping[str, Any]) -> Latent:

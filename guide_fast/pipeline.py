@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from guide_fast import assets, run_folder
+from guide_fast import assets, built, run_folder
 from guide_fast._clock import StageClock
 from guide_fast._generators import DEFAULT_GENERATOR, attach_small, derived_folder, load_generator
 from guide_fast._networks import (
@@ -55,6 +55,7 @@ __all__ = [
     "JUDGE",
     "LOSS_IDENTITY",
     "apply_delta",
+    "build_encoder",
     "evaluate_delta",
     "forget",
     "invert_photo",
@@ -249,6 +250,19 @@ def invert_photo(
     return latent
 
 
+def build_encoder(generator: Generator, *, config: Config | None = None, progress: Progress = silent) -> Path:
+    """Train the small encoder of `generator` (half an hour on two cores), keep it for every later inversion.
+
+    Returns its file. Raises UsageError when the settings leave nothing to train on, GuideFastError when the disk
+    refuses.
+    """
+    networks = loss_networks()
+    settings = check_config(config or Config()).encoder
+    return built.build_encoder(
+        generator, identity=networks.identity, perceptual=networks.perceptual, config=settings, progress=progress
+    )
+
+
 def evaluate_delta(
     generator: Generator,
     delta: Delta,
@@ -311,7 +325,7 @@ def _invert(
         identity=networks.identity,
         perceptual=networks.perceptual,
         judge=judge,
-        encoder=encoder_for(generator),
+        encoder=encoder_for(generator, networks),
         config=config.invert,
         seed=config.ltu.seed,
         force=force,

@@ -92,7 +92,7 @@ def test_encoder_of_another_kind_is_passed_over(
     assert (_networks.fitting_encoder(generator) == NAME) == (change == "family")
     if change == "family":
         monkeypatch.setattr(_networks, "BROUGHT_ENCODERS", {NAME: "stylegan2"})
-    assert _networks.fitting_encoder(generator) is None is _networks.encoder_for(generator)
+    assert _networks.fitting_encoder(generator) is None is _networks.encoder_for(generator, _networks.loss_networks())
 
 
 def test_run_begun_with_another_encoder_is_not_resumed(generator: MobileStyleGAN, photo: Path, tmp_path: Path) -> None:

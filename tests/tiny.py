@@ -85,3 +85,14 @@ class TinyPerceptual(PerceptualNetwork):
 
     def embed(self, images: Tensor) -> Tensor:
         return self.features(images)[-1].mean(dim=(2, 3))
+
+
+class Averages(TinyPerceptual):
+    """Three taps: the image averaged over 8, 16, 32 px."""
+
+    name = "averages"
+
+    def features(self, images: Tensor, *, size: int | None = 256) -> list[Tensor]:
+        side = images.shape[-1] if size is None else size
+        images = F.interpolate(images, size=(side, side), mode="bilinear")
+        return [F.adaptive_avg_pool2d(images, max(1, side // stride)) + 1e-3 for stride in (8, 16, 32)]

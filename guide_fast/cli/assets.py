@@ -1,4 +1,4 @@
-"""`guide-fast assets`: the third-party weights in the cache, fetched or brought."""
+"""`guide-fast assets`: the weights in the cache, fetched, brought or built."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from guide_fast.cli import options
+from guide_fast.cli import assets_build, options
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import Output, one_line
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
@@ -23,7 +23,7 @@ Names = Annotated[
 
 group = typer.Typer(
     name="assets",
-    help="List, fetch, verify the third-party weights; add those that you bring.",
+    help="List, fetch, verify the third-party weights; add those that you bring, build the encoder.",
     no_args_is_help=False,
     epilog=examples("guide-fast assets list", "guide-fast assets fetch"),
 )
@@ -39,7 +39,7 @@ def _help(context: typer.Context) -> None:
 @group.command("list", epilog=examples("guide-fast assets list", "guide-fast assets list --json"))
 def list_(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
     """Say of every asset what it is for, where it comes from, under which licence, whether it is here."""
-    from guide_fast import assets, brought
+    from guide_fast import assets, brought, built
 
     with Output(context, json=json, quiet=quiet) as output:
         known = assets.list_assets()
@@ -60,7 +60,18 @@ def list_(context: typer.Context, json: options.Json = False, quiet: options.Qui
             lines += [f"    from {source['path']}, sha256 {source['sha256']}" for source in record["files"]]
             lines += [f"    {record['problem']}"] if record["problem"] else []
             lines += [f"    {record['licence']}", f"    {record['how']}"]
-        payload = {"home": assets.home(), "assets": [_record(pin) for pin in known], "brought": yours}
+        trained = built.list_built()
+        lines += [
+            f"{built.SMALL_ENCODER}: start of inversions, {len(trained)} built",
+            *(f"    {status.path}: {status.state}, {status.detail}" for status in trained),
+            f"    {built.WAY} for the default generator (half an hour on two cores)",
+        ]
+        payload = {
+            "home": assets.home(),
+            "assets": [_record(pin) for pin in known],
+            "brought": yours,
+            "built": [vars(status) for status in trained],
+        }
         output.result(lines, payload)
 
 
@@ -142,15 +153,18 @@ def verify(
 ) -> None:
     """Compare the bytes in the cache with their recorded sha256; exit 5 on a difference, 1 on a missing asset.
 
-    Without names: every fetched asset, with what was added of those that you bring.
+    Without names: every fetched asset, with what was added of those that you bring, what was built here.
     """
-    from guide_fast import assets, brought
+    from guide_fast import assets, brought, built
 
-    own = {known.name for known in brought.list_brought()}
+    own = {known.name for known in brought.list_brought()} | {built.SMALL_ENCODER}
     pins = _chosen([name for name in names if name not in own]) if names else assets.list_assets()
-    yours = [name for name in names if name in own] if names else sorted(filter(brought.available, own))
+    bring = [known.name for known in brought.list_brought()]
+    yours = [name for name in bring if (name in names if names else brought.available(name))]
     with Output(context, json=json, quiet=quiet) as output:
         found = [*(assets.verify(pin.name) for pin in pins), *(brought.verify(name) for name in yours)]
+        if not names or built.SMALL_ENCODER in names:
+            found += built.list_built(missing=bool(names))
         output.result(
             (f"{status.name}: {status.state}, {status.detail}" for status in found),
             {"assets": [vars(status) for status in found]},
@@ -218,4 +232,5 @@ def _record(pin: Asset) -> dict[str, Any]:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
+    assets_build.register(group)
     app.add_typer(group)

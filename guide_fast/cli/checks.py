@@ -14,7 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from guide_fast import assets, brought, embedding
+from guide_fast import assets, brought, built, embedding
+from guide_fast.built import SMALL_ENCODER
 from guide_fast.errors import GuideFastError
 
 State = Literal["ok", "missing", "broken"]  # only "broken" keeps the library from working at all
@@ -50,6 +51,7 @@ def run_checks() -> list[Check]:
         *check_native(),
         *check_assets(),
         *check_brought(),
+        check_encoder(),
         check_judge(),
         check_low_resolution(assets.home()),
     ]
@@ -220,6 +222,17 @@ def check_brought() -> Iterator[Check]:
         gain = f"evaluations would report more with {' or '.join(wanted)}; " if wanted else ""
         advice = f"{gain}nothing needs them, `guide-fast assets list` says how to add them"
         yield Check("networks to bring", "ok", f"not added: {', '.join(known.name for known in absent)}", advice)
+
+
+def check_encoder() -> Check:
+    """The small encoder, from which inversions start; optional."""
+    trained = built.list_built()
+    damaged = next((status for status in trained if status.state != "ok"), None)
+    if damaged is not None:
+        return Check(SMALL_ENCODER, "broken", damaged.detail, f"{built.WAY} --force")
+    if trained:
+        return Check(SMALL_ENCODER, "ok", "; ".join(status.detail for status in trained))
+    return Check(SMALL_ENCODER, "ok", "not built", f"inversions start from samples; {built.WAY} to start from it")
 
 
 def check_judge() -> Check:

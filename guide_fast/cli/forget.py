@@ -84,6 +84,7 @@ def forget(
     face: options.Face = None,
     aligned: options.Aligned = False,
     force: options.Force = False,
+    quick: options.Quick = False,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -132,6 +133,7 @@ def forget(
         "target.d": d,
         "ltu.radius": radius,
         "ltu.seed": run_seed,
+        "invert.refine": False if quick else None,
     }
     settings = options.settings(config, assignments, flags)
     if resume:

@@ -30,6 +30,7 @@ def invert(
     face: options.Face = None,
     aligned: options.Aligned = False,
     force: options.Force = False,
+    quick: options.Quick = False,
     run_seed: options.RunSeed = None,
     config: options.ConfigFile = None,
     assignments: options.Assignments = None,
@@ -41,7 +42,7 @@ def invert(
 
     The judge, a network that the search does not use, says how much the result resembles the photo.
     """
-    settings = options.settings(config, assignments, {"ltu.seed": run_seed})
+    settings = options.settings(config, assignments, {"ltu.seed": run_seed, "invert.refine": False if quick else None})
     file = options.file_to_write(out or Path("out") / (photo.stem or "photo") / "latent.safetensors")
     state = file.with_suffix(STOPPED)
     if resume and not state.is_file():

@@ -49,6 +49,14 @@ Aligned = Annotated[
     bool, typer.Option("--aligned", help="The photo is already in FFHQ framing.", rich_help_panel=PHOTO)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the inversion is poor.", rich_help_panel=PHOTO)]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="Find the person in seconds from an encoder, without refinement.",
+        rich_help_panel=PHOTO,
+    ),
+]
 GeneratorName = Annotated[
     str,
     typer.Option(

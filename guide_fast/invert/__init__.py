@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from guide_fast.artifacts import Face, Latent
 from guide_fast.config import InvertConfig
-from guide_fast.errors import GuideFastError, RefusedError
+from guide_fast.errors import GuideFastError, RefusedError, UsageError
 from guide_fast.invert.bank import sample_bank, sampled_ws, spread
 from guide_fast.invert.objective import Objective
 from guide_fast.invert.optimise import Renderer, Search
@@ -49,16 +50,26 @@ def invert(
     better of the nearest of `config.samples` random latents or a regression over them; `cache_dir` keeps
     those samples for the next photo. With an `encoder` it starts from its code instead, in W+ at once, and no samples
     are rendered; where the mean face is nearer to the photo than the code, a warning says so and the search starts
-    there, in W. `judge` is only measured, at full resolution, never optimised. The same seed gives the same latent.
+    there, in W. Without `config.refine` the encoder's code takes `config.quick_steps` steps, no more. `judge` is only
+    measured, at full resolution, never optimised. The same seed gives the same latent.
 
     When the search ends by anything but an error of ours (Ctrl-C, memory), `keep` is given a snapshot of it; from that,
     given as `resume` with the same arguments otherwise, it continues to the same latent, to the bit.
 
     Raises RefusedError when the similarity is below `config.min_similarity` or there is no judge, unless `force`;
-    UsageError when `encoder` does not fit the generator; DivergedError when the loss stops being finite.
+    UsageError when `encoder` does not fit the generator, or is missing where nothing is refined; DivergedError when the
+    loss stops being finite.
     """
     if judge is None:
         check_similarity(None, config, force=force)
+    if not config.refine:
+        if encoder is None:
+            raise UsageError(
+                f"without refinement an inversion is an encoder's, and none is there for {generator.name}; run "
+                "`guide-fast assets build small-encoder`, or refine (invert.refine = true)"
+            )
+        quick = config.quick_steps
+        config = replace(config, steps_w=quick, steps_w_plus=quick, lr=config.quick_lr)
     photo = face.image[None].to(generator.w_mean.device)
     with torch.no_grad():
         objective = Objective(photo, identity=identity, perceptual=perceptual, config=config)

@@ -98,3 +98,9 @@ def test_dry_run_writes_nothing(run: Any, pipeline: Any) -> None:
 
 def test_dry_run_sees_that_the_photo_is_absent(run: Any, pipeline: Any) -> None:
     assert run("invert", "--photo", "absent.jpg", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("flag", [[], ["--quick"]])
+def test_quick_leaves_the_refinement_out(run: Any, pipeline: Any, flag: list[str]) -> None:
+    assert run("invert", "--photo", "me.jpg", *flag).code == 0
+    assert pipeline.asked("invert_photo")["config"].invert.refine is not bool(flag)
