@@ -251,7 +251,7 @@ def invert_photo(
 
 
 def build_encoder(generator: Generator, *, config: Config | None = None, progress: Progress = silent) -> Path:
-    """Train the small encoder of `generator` (half an hour on two cores), keep it for every later inversion.
+    """Train the small encoder of `generator` (a quarter of an hour on two cores), keep it for every later inversion.
 
     Returns its file. Raises UsageError when the settings leave nothing to train on, GuideFastError when the disk
     refuses.

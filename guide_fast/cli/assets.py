@@ -64,7 +64,7 @@ def list_(context: typer.Context, json: options.Json = False, quiet: options.Qui
         lines += [
             f"{built.SMALL_ENCODER}: start of inversions, {len(trained)} built",
             *(f"    {status.path}: {status.state}, {status.detail}" for status in trained),
-            f"    {built.WAY} for the default generator (half an hour on two cores)",
+            f"    {built.WAY} for the default generator (a quarter of an hour on two cores)",
         ]
         payload = {
             "home": assets.home(),

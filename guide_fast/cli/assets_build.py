@@ -26,8 +26,8 @@ def build(
 ) -> None:
     """Train the encoder from which inversions start, on faces that the generator makes.
 
-    It takes about half an hour on two CPU cores, 4 GB of memory; the file has 40 MB. Afterwards every inversion on that
-    generator starts from it, `--quick` ones end there.
+    It takes a quarter of an hour on two idle CPU cores, 4 GB of memory; the file has 40 MB. Afterwards every inversion
+    on that generator starts from it, `--quick` ones end after a few steps.
     """
     settings = options.settings(config, assignments, {})
     with Output(context, json=json, quiet=quiet) as output:
@@ -36,7 +36,7 @@ def build(
             raise UsageError(f"nothing called {name!r} is built here; build {SMALL_ENCODER}")
         from guide_fast import built, pipeline
 
-        base = pipeline.load_generator(generator, low_resolution=not dry_run, progress=output.progress)
+        base = pipeline.load_generator(generator, low_resolution=False)
         path = built.encoder_path(base)
         there = path.is_file() and not force
         if dry_run:

@@ -17,7 +17,7 @@ from guide_fast.progress import Progress, silent
 from guide_fast.randomness import stream
 
 KIND = "faces for the encoder"
-BATCH = 16
+BATCH = 8
 LEAST_PSI = 0.5  # people of a photo lie nearer to the mean face than random ones
 MIXED = 0.5  # share of the faces that have a second person's style from some slot on
 # Photos are aligned less exactly than renderings, lit otherwise, less sharp.
@@ -50,15 +50,18 @@ def encoder_samples(
     seed: int,
     progress: Progress = silent,
 ) -> Samples:
-    """`count` faces of `generator`, at 256 px where it has that output; batch i of a seed reproduces alone."""
+    """`count` faces of `generator`, rendered at its own resolution; batch i of a seed reproduces alone.
+
+    A small output would cost less than half, but an encoder trained on what the default generator's shows does less
+    well on photos: similarity after six steps 0.72 with 16,384 such faces, 0.75 with 5,888 full ones, on ten photos.
+    """
     found: Samples | None = None
     progress(KIND, 0, count, {})
     for first in range(0, count, BATCH):
         size = min(BATCH, count - first)
         random = stream("encoder", seed, first)
         ws = mixed_ws(generator, size, random)
-        image = generator.synthesis(ws, resolution=SIZE if SIZE in generator.resolutions else None).framed
-        image = as_photographed(resized(image, SIZE), random)
+        image = as_photographed(resized(generator.synthesis(ws).framed, SIZE), random)
         maps, embeddings = seen(image, identity=identity, perceptual=perceptual)
         if found is None:
             found = Samples(

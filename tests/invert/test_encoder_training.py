@@ -10,7 +10,7 @@ from tiny import Averages, TinyIdentity, person, seeded, tiny_generator
 
 from guide_fast.config import EncoderConfig
 from guide_fast.errors import DivergedError, UsageError
-from guide_fast.invert.encoder_samples import as_photographed, encoder_samples, mixed_ws
+from guide_fast.invert.encoder_samples import BATCH, as_photographed, encoder_samples, mixed_ws
 from guide_fast.invert.encoder_training import train_encoder
 from guide_fast.models.encoders import small
 from guide_fast.models.encoders.small import SmallEncoder
@@ -69,15 +69,15 @@ def test_same_seed_gives_the_same_weights_whatever_the_global_state(generator: M
 
 def test_samples_reproduce_alone_without_repeating(generator: MobileStyleGAN) -> None:
     found, more = samples_of(generator, 20), samples_of(generator, 40)
-    assert torch.equal(found.codes[:16], more.codes[:16])
-    assert torch.equal(found.maps[0][:16], more.maps[0][:16])
+    assert torch.equal(found.codes[:BATCH], more.codes[:BATCH])
+    assert torch.equal(found.maps[0][:BATCH], more.maps[0][:BATCH])
     assert len(more) == 40 == len(more.codes.flatten(1).unique(dim=0))
     assert not torch.equal(found.codes, samples_of(generator, 20, seed=1).codes)
 
 
 def test_codes_are_in_units_of_the_scale(generator: MobileStyleGAN) -> None:
-    found = samples_of(generator, 16)
-    ws = mixed_ws(generator, 16, stream("encoder", 0, 0))
+    found = samples_of(generator, BATCH)
+    ws = mixed_ws(generator, BATCH, stream("encoder", 0, 0))
     assert torch.allclose(found.codes.float() * 2.0 + generator.w_mean, ws, atol=2e-3)
 
 
