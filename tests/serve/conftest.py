@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from changed_generators import FAMILIES, Chain, chain
 from tiny import tiny_generator
 
 from guide_fast.artifacts import Delta
+from guide_fast.serve.server import Server
+from guide_fast.serve.serving import Serving
+
+TOKEN = "a token of some length"
 
 
 @pytest.fixture
@@ -44,3 +54,48 @@ def damaged(mobile: Chain, tmp_path: Path) -> dict[str, Path]:
     files["no file"] = tmp_path / "absent.safetensors"
     files["other base"] = mobile.deltas[1]
     return files
+
+
+@dataclass
+class Client:
+    """A server in a thread, asked over HTTP."""
+
+    server: Server
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, token: str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (lower case), body; `body` is bytes, or an object sent as JSON."""
+        connection = http.client.HTTPConnection(*self.server.server_address[:2], timeout=30)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            connection.request(method, path, sent, headers)
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def error(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, str]:
+        """Status, sentence of a refusal."""
+        status, _, content = self.ask(method, path, body, **more)
+        return status, json.loads(content)["error"]
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., Client]]:
+    """`served(session)` answers until the test is over."""
+    running: list[tuple[Server, threading.Thread]] = []
+
+    def start(session: Any, *, batching: dict[str, Any] | None = None, **options: Any) -> Client:
+        server = Server(Serving(session, **(batching or {})), token=options.pop("token", TOKEN), **options)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        running.append((server, thread))
+        return Client(server)
+
+    yield start
+    for server, thread in running:
+        server.stop(timeout=5)
+        thread.join()
