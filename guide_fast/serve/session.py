@@ -115,9 +115,9 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.truncation)
 
-    def one(self, index: int) -> Inputs:
-        """A batch of one."""
-        at = slice(index, index + 1)
+    def part(self, begin: int, end: int) -> Inputs:
+        """Some of them."""
+        at = slice(begin, end)
         z, w, c = (None if value is None else value[at] for value in (self.z, self.w, self.c))
         return Inputs(z, w, c, self.truncation[at])
 

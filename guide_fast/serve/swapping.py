@@ -1,4 +1,4 @@
-"""The protocol by which weights are exchanged under renders: build aside, check, store one reference."""
+"""The protocol by which weights are exchanged under renders: build aside, check, store."""
 
 from __future__ import annotations
 
@@ -38,11 +38,8 @@ D = TypeVar("D", bound=Change)
 
 
 class SwappingSession(ABC, Generic[W, D]):
-    """A session around one reference, `_weights`, to an immutable version.
-
-    A batch reads the reference once, then renders with what it got: nobody waits, and no image has two versions. The
-    old version lives until its last batch is done. Exchanges happen one at a time; each builds its version from the
-    one that is current, and stores it only after every check has passed.
+    """What sessions share: exchanges happen one at a time; each builds its version from the one that is current, and
+    stores it only after every check has passed.
     """
 
     runtime = "none"
@@ -109,26 +106,14 @@ class SwappingSession(ABC, Generic[W, D]):
     def _exchange(self, change: D, *, undo: bool, begun: float) -> Swap:
         before = self._current()
         after = self._changed(before, change, undo=undo)
-        prepared = time.perf_counter()
-        self._store(before, after)
-        done = time.perf_counter()
-        return Swap(before.version, after.version, prepared - begun, done - prepared)
-
-    def _rendered(self, inputs: Inputs) -> Rendered:
-        weights = self._current()  # read once: whatever is stored meanwhile, this batch has one version
-        # One image at a time: on a CPU a batch gains nothing, and the sums in it would round by its size
-        images = np.concatenate([self._images(weights, inputs.one(i)) for i in range(len(inputs))])
-        return Rendered(images, weights.version)
+        prepared = time.perf_counter() - begun
+        return Swap(before.version, after.version, prepared, self._store(before, after))
 
     def _current(self) -> W:
         weights = self._weights
         if weights is None:
             raise UsageError("this session is closed; open another one")
         return weights
-
-    def _store(self, before: W, after: W) -> None:
-        """Make `after` what the next batch finds: one store of a reference."""
-        self._weights = after
 
     def _sizes(self) -> tuple[int, ...]:
         """Batch sizes that are rendered differently."""
@@ -143,5 +128,32 @@ class SwappingSession(ABC, Generic[W, D]):
         """A new version, ready to render, hashes checked; leaves `weights` alone."""
 
     @abstractmethod
+    def _store(self, before: W, after: W) -> float:
+        """Make `after` what the next batch finds; the seconds that batches had to wait for it."""
+
+    @abstractmethod
+    def _rendered(self, inputs: Inputs) -> Rendered:
+        """All images by one version; called by several threads at a time."""
+
+
+class ReferenceSession(SwappingSession[W, D]):
+    """A session around one reference to an immutable version.
+
+    A batch reads the reference once, then renders with what it got: nobody waits, and no image has two versions. The
+    old version lives until its last batch is done. On a CPU images are rendered one by one (`batch` is 1): a batch
+    gains nothing there, and its sums would round by its size, so that an image depended on who else asked.
+    """
+
+    def _store(self, before: W, after: W) -> float:
+        begun = time.perf_counter()
+        self._weights = after
+        return time.perf_counter() - begun
+
+    def _rendered(self, inputs: Inputs) -> Rendered:
+        weights = self._current()  # read once: whatever is stored meanwhile, this batch has one version
+        parts = [inputs.part(i, i + self.batch) for i in range(0, len(inputs), self.batch)]
+        return Rendered(np.concatenate([self._images(weights, part) for part in parts]), weights.version)
+
+    @abstractmethod
     def _images(self, weights: W, inputs: Inputs) -> Array:
-        """[N, 3, R, R] fp32, by `weights` alone; called by several threads at a time."""
+        """[N, 3, R, R] fp32, by `weights` alone; at most `batch` of them."""

@@ -16,7 +16,7 @@ from guide_fast.deltas import apply_delta, rollback
 from guide_fast.errors import UsageError
 from guide_fast.models.generator import Generator
 from guide_fast.serve.session import Array, Inputs, Shape, Version
-from guide_fast.serve.swapping import SwappingSession
+from guide_fast.serve.swapping import ReferenceSession
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TorchWeights:
     version: Version
 
 
-class TorchSession(SwappingSession[TorchWeights, Delta]):
+class TorchSession(ReferenceSession[TorchWeights, Delta]):
     """Renders with PyTorch; takes `generator` over, which nobody else may change from then on.
 
     On a CPU image by image, so that an image has the same bits whoever else asked at the time. On another `device` in

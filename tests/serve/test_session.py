@@ -19,7 +19,7 @@ def test_one_style_vector_stands_for_every_slot() -> None:
     inputs = checked(SHAPE, w=[[1, 2], [3, 4]], truncation=[0.5, 1])
     assert inputs.w is not None and inputs.w.shape == (2, 3, 2) and inputs.w.dtype == np.float32
     assert (inputs.w[1] == [3, 4]).all() and inputs.z is None
-    one = inputs.one(1)
+    one = inputs.part(1, 2)
     assert one.w is not None and len(one) == 1 and one.truncation.tolist() == [1.0] and (one.w == [3, 4]).all()
 
 
@@ -29,7 +29,7 @@ def test_one_truncation_stands_for_all() -> None:
 
 def test_label_goes_with_its_latent() -> None:
     inputs = checked(LABELLED, z=np.ones((2, 4)), c=np.eye(5)[:2])
-    assert inputs.c is not None and inputs.one(1).c.tolist() == [[0, 1, 0, 0, 0]]
+    assert inputs.c is not None and inputs.part(1, 2).c.tolist() == [[0, 1, 0, 0, 0]]
     assert checked(LABELLED, w=np.ones((1, 2))).c is None  # a w was mapped with its label already
 
 

@@ -13,7 +13,7 @@ from hammering import expected, hammer, latents
 
 from guide_fast.errors import IntegrityError, UsageError
 from guide_fast.serve.session import Array, Inputs, Shape, Version
-from guide_fast.serve.swapping import SwappingSession
+from guide_fast.serve.swapping import ReferenceSession
 
 SHAPE = Shape("counted", z_dim=2, num_ws=3, w_dim=2, c_dim=0, resolution=8)
 
@@ -33,7 +33,7 @@ class Step:
     sha256: str = "step"
 
 
-class Counted(SwappingSession[Numbers, Step]):
+class Counted(ReferenceSession[Numbers, Step]):
     """Writes its version into every row, slowly."""
 
     def __init__(self) -> None:
