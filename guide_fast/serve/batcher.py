@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from guide_fast.errors import BusyError, UsageError
 from guide_fast.serve.metrics import IMAGES, Counter, Gauge, Histogram, Metric
-from guide_fast.serve.session import Array, Inputs, Session, Version, checked
+from guide_fast.serve.session import Array, Inputs, Rendered, Session, Version, checked
 
 OUTCOMES = ("served", "refused", "cancelled", "late", "failed")
 
@@ -201,7 +201,7 @@ class Batcher:
     def _render(self, batch: list[_Request]) -> None:
         begun = self._clock()
         try:
-            made = self.session.render(**_joined([request.inputs for request in batch]))
+            made = self._rendered([request.inputs for request in batch])
             answered = list(zip(batch, made.images, strict=True))
         except Exception as error:  # whatever it is, this thread has to serve the next batch
             self.requests.add(len(batch), outcome="failed")
@@ -217,6 +217,13 @@ class Batcher:
             self.latency.add(done - request.arrived)
             self.requests.add(outcome="served")
             request.future.set_result(Answer(image, made.version, len(batch), waited, done - begun))
+
+    def _rendered(self, inputs: list[Inputs]) -> Rendered:
+        z, w, c = (_joined([getattr(one, name) for one in inputs]) for name in ("z", "w", "c"))
+        truncation = np.concatenate([one.truncation for one in inputs])
+        if w is None:
+            return self.session.render(z=z, c=c, truncation=truncation)
+        return self.session.render(w=w, c=c, truncation=truncation)
 
     def _drop_unwanted(self, now: float) -> None:
         """Take out what was cancelled or is late; the lock is held."""
@@ -239,23 +246,14 @@ class Batcher:
             self.requests.add(outcome="cancelled")
 
 
-def _row(value: ArrayLike) -> ArrayLike:
+def _row(value: ArrayLike) -> Array:
+    """[1, ...]; what is no array of numbers stays none, which `checked` refuses by name."""
     try:
         return np.asarray(value, np.float32)[None]
     except (TypeError, ValueError):
-        return [value]  # type: ignore[list-item]  # `checked` says what is wrong with it
+        return np.array(["no number"])
 
 
-def _joined(inputs: list[Inputs]) -> dict[str, Array | None]:
-    """Arguments of `Session.render` for all of them."""
-
-    def together(values: list[Array | None]) -> Array | None:
-        rows = [value for value in values if value is not None]
-        return np.concatenate(rows) if rows else None
-
-    return {
-        "z": together([one.z for one in inputs]),
-        "w": together([one.w for one in inputs]),
-        "c": together([one.c for one in inputs]),
-        "truncation": np.concatenate([one.truncation for one in inputs]),
-    }
+def _joined(values: list[Array | None]) -> Array | None:
+    rows = [value for value in values if value is not None]
+    return np.concatenate(rows) if rows else None

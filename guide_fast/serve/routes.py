@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """A client that says nothing is not waited for."""
-        self.timeout = self.server.patience
+        self.request.settimeout(self.server.patience)
         super().setup()
 
     def do_GET(self) -> None:
@@ -112,8 +112,8 @@ class Handler(BaseHTTPRequestHandler):
             "POST": {"/render": self._render, "/apply": self._apply, "/rollback": self._rollback},
         }
         path = self.path.partition("?")[0]
-        for other, known in routes.items():
-            if path in known and other != method:
+        for other, group in routes.items():
+            if path in group and other != method:
                 raise Refusal(405, f"{path} answers {other} alone", Allow=other)
         if path not in routes[method]:
             known = ", ".join(path for group in routes.values() for path in group)
@@ -137,9 +137,7 @@ class Handler(BaseHTTPRequestHandler):
     def _render(self) -> None:
         serving = self.server.serving
         body = b"".join(self._body(LONGEST_REQUEST))
-        request = RenderRequest.parse(
-            body, z_dim=serving.session.shape.z_dim, timeout=self.server.request_timeout
-        )
+        request = RenderRequest.parse(body, z_dim=serving.session.shape.z_dim, timeout=self.server.request_timeout)
         answer = self._waited(serving.submit(**request.latent, timeout=request.timeout), request.timeout)
         headers = {
             "X-Weights-Sha256": answer.version.weights_sha256,
@@ -197,7 +195,9 @@ class Handler(BaseHTTPRequestHandler):
         kind, _, given = self.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
             raise Refusal(
-                401, "the admin token is missing or wrong; send Authorization: Bearer TOKEN", **{"WWW-Authenticate": "Bearer"}
+                401,
+                "the admin token is missing or wrong; send Authorization: Bearer TOKEN",
+                **{"WWW-Authenticate": "Bearer"},
             )
 
     @contextmanager
@@ -225,7 +225,9 @@ class Handler(BaseHTTPRequestHandler):
         """Bytes of the body; raises Refusal where its length is not said."""
         self._left = -1  # unknown
         said = self.headers.get("Content-Length")
-        if "Transfer-Encoding" in self.headers or (said is None and self.command == "POST" and self.path != "/rollback"):
+        if "Transfer-Encoding" in self.headers or (
+            said is None and self.command == "POST" and self.path != "/rollback"
+        ):
             raise Refusal(411, "the body's length is missing; send Content-Length")
         if said is not None and not (said.isascii() and said.isdigit()):
             raise Refusal(400, f"Content-Length is {said!r}; send the number of bytes")
@@ -249,7 +251,7 @@ class Handler(BaseHTTPRequestHandler):
             self._left -= len(piece)
             yield piece
 
-    def _json(self, status: int, content: Mapping[str, Any], headers: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def _json(self, status: int, content: Mapping[str, Any], headers: Mapping[str, str] = {}) -> None:
         self._send(status, (json.dumps(content) + "\n").encode(), "application/json", headers)
 
     def _refuse(self, status: int, text: str, headers: Mapping[str, str]) -> None:
@@ -268,7 +270,7 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             log.debug("%s left before it was told %d", self.address_string(), status)
 
-    def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = {}) -> None:
         if self.server.draining:
             self.close_connection = True
             headers = {**headers, "Connection": "close"}

@@ -9,7 +9,7 @@ import threading
 from http.server import ThreadingHTTPServer
 from typing import Any
 
-from guide_fast.errors import GuideFastError, UsageError
+from guide_fast.errors import UsageError
 from guide_fast.serve.routes import Handler
 from guide_fast.serve.serving import Serving
 
@@ -41,13 +41,10 @@ class Server(ThreadingHTTPServer):
         patience: float = 30.0,  # for a silent client
     ) -> None:
         """Raises UsageError for an address that cannot be had, a token that is too short."""
-        if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
-            raise UsageError(
-                f"the admin token has {len(token)} characters; take at least {SHORTEST_TOKEN} printable ASCII ones"
-            )
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port} is out of range; give 1 to 65535, or 0 for any free one")
-        self.serving, self.token, self.request_timeout, self.patience = serving, token, timeout, patience
+        self.serving, self.token = serving, check_token(token)
+        self.request_timeout, self.patience = timeout, patience
         self.draining = self._served = False
         self._slots = threading.Semaphore(connections)
         self._answering = 0
@@ -62,8 +59,8 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where it answers."""
-        host, port = self.server_address[:2]
-        return f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
+        host, port = str(self.server_address[0]), self.server_address[1]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def stop(self, *, timeout: float | None = 30.0) -> bool:
         """Take no more connections, render what waits for at most `timeout` seconds, answer, then free everything.
@@ -122,13 +119,16 @@ def _said(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another --host"
 
 
-def read_token(text: str | None, source: str) -> str | None:
-    """A token as an environment variable or a file gives it: without the line's end; None where there is none.
+def check_token(text: str | None) -> str | None:
+    """A token as a file or a variable gives it, without the line's end; None where there is none.
 
-    Raises GuideFastError where a source was named but is empty.
+    Raises UsageError for one that is too short to be a secret.
     """
     if text is None:
         return None
-    if not text.strip():
-        raise GuideFastError(f"{source} is empty; put a token of at least {SHORTEST_TOKEN} characters there, or unset it")
-    return text.strip()
+    token = text.strip()
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+        raise UsageError(
+            f"the admin token has {len(token)} characters; take at least {SHORTEST_TOKEN} printable ASCII ones"
+        )
+    return token

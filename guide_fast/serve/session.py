@@ -133,7 +133,9 @@ def checked(
     """The inputs of `Session.render`; raises UsageError naming what does not fit."""
     if (z is None) == (w is None):
         raise UsageError(f"{'neither' if z is None else 'both'} of z and w given; give one of them")
-    latents = _array("z", z, (shape.z_dim,)) if w is None else _array("w", w, (shape.w_dim,), (shape.num_ws, shape.w_dim))
+    latents = (
+        _array("z", z, (shape.z_dim,)) if w is None else _array("w", w, (shape.w_dim,), (shape.num_ws, shape.w_dim))
+    )
     count = len(latents)
     if latents.ndim == 2 and w is not None:
         latents = np.repeat(latents[:, None], shape.num_ws, axis=1)
@@ -159,10 +161,10 @@ def _label(shape: Shape, c: ArrayLike, count: int) -> Array:
     return label
 
 
-def _array(name: str, value: ArrayLike, *rows: tuple[int, ...]) -> Array:
+def _array(name: str, value: ArrayLike | None, *rows: tuple[int, ...]) -> Array:
     """[N, *row] for one of `rows`, fp32, at least one row."""
     try:
-        array = np.ascontiguousarray(value, dtype=np.float32)
+        array = np.ascontiguousarray(np.asarray(value, dtype=np.float32))
     except (TypeError, ValueError):
         raise UsageError(f"{name} is no array of numbers; give {_shapes(rows)}") from None
     if array.shape[1:] not in rows or not len(array):

@@ -20,7 +20,7 @@ from guide_fast.errors import UsageError
 from guide_fast.models.generator import Generator
 from guide_fast.serve.session import Array, Inputs, Rendered, Version
 from guide_fast.serve.swapping import SwappingSession
-from guide_fast.serve.torch_session import sharing, shape_of
+from guide_fast.serve.torch_session import shape_of, sharing
 
 Call = Callable[[], None]  # reads and writes fixed addresses
 WARM_UP = 3  # calls that compile, choose, allocate before the recording
@@ -66,7 +66,9 @@ class StaticSession(SwappingSession[StaticWeights, Delta]):
         """Raises UsageError without a CUDA device, unless `record` needs none."""
         self._device = torch.device(device)
         if record is None and not (self._device.type == "cuda" and torch.cuda.is_available()):
-            raise UsageError(f"a CUDA graph needs a CUDA device, device = {device!r} is none that torch finds; take cpu")
+            raise UsageError(
+                f"a CUDA graph needs a CUDA device, device = {device!r} is none that torch finds; take cpu"
+            )
         self.batch = batch
         self._record = record or cuda_graph
         self._launching = threading.Lock()
@@ -97,7 +99,7 @@ class StaticSession(SwappingSession[StaticWeights, Delta]):
 
     def _store(self, before: StaticWeights, after: StaticWeights) -> float:
         """One copy; returns the seconds that batches had to wait for it."""
-        old = [self._parameters[name] for name in after.staged]
+        old: list[Tensor] = [self._parameters[name] for name in after.staged]
         new = list(after.staged.values())
         with self._launching, torch.no_grad():
             self._wait()  # what was launched before is not part of the exchange
@@ -110,7 +112,9 @@ class StaticSession(SwappingSession[StaticWeights, Delta]):
         return seconds
 
     def _rendered(self, inputs: Inputs) -> Rendered:
-        made = [self._launched(inputs.part(i, min(i + self.batch, len(inputs)))) for i in range(0, len(inputs), self.batch)]
+        made = [
+            self._launched(inputs.part(i, min(i + self.batch, len(inputs)))) for i in range(0, len(inputs), self.batch)
+        ]
         if len({part.version for part in made}) > 1:  # exchanged between two parts: all of them anew, by the later one
             return self._rendered(inputs)
         return Rendered(np.concatenate([part.images for part in made]), made[0].version)
@@ -146,7 +150,7 @@ class StaticSession(SwappingSession[StaticWeights, Delta]):
                 done.record()
         if done is not None:
             done.synchronize()
-        return Rendered(cast(Array, images.numpy()), version)
+        return Rendered(images.numpy(), version)
 
     def _recording(self, size: int) -> tuple[Buffers, Call, Call]:
         """Buffers of a size with what maps z, what renders w."""
@@ -222,4 +226,4 @@ def cuda_graph(call: Call) -> Call:
     # other threads may copy the next weights meanwhile
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         call()
-    return cast(Call, graph.replay)
+    return graph.replay

@@ -70,13 +70,11 @@ class TorchSession(ReferenceSession[TorchWeights, Delta]):
     def _images(self, weights: TorchWeights, inputs: Inputs) -> Array:
         with torch.inference_mode():
             images = rendered(weights.on_device, *self._on_device(inputs))
-        return cast(Array, images.float().cpu().numpy())
+        return images.float().cpu().numpy()
 
     def _on_device(self, inputs: Inputs) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """z [N, Z], w [N, L, D], c [N, C], truncation [N]."""
-        z, w, c = (
-            None if a is None else torch.from_numpy(a).to(self._device) for a in (inputs.z, inputs.w, inputs.c)
-        )
+        z, w, c = (None if a is None else torch.from_numpy(a).to(self._device) for a in (inputs.z, inputs.w, inputs.c))
         return z, w, c, torch.from_numpy(inputs.truncation).to(self._device)
 
     def _moved(self, generator: Generator) -> Generator:

@@ -39,7 +39,9 @@ def damaged(mobile: Chain, tmp_path: Path) -> dict[str, Path]:
     name = sorted(good.tensors)[0]
     made = {
         "flipped bit": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name] ^ 1}}),
-        "unknown weight": Delta(**{**vars(good), "tensors": {**good.tensors, "blocks.9.bias": good.tensors[name].clone()}}),
+        "unknown weight": Delta(
+            **{**vars(good), "tensors": {**good.tensors, "blocks.9.bias": good.tensors[name].clone()}}
+        ),
         "missing weight": Delta(**{**vars(good), "tensors": {n: t for n, t in good.tensors.items() if n != name}}),
         "other shape": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name].flatten()[:-1]}}),
     }

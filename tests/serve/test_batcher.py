@@ -202,7 +202,9 @@ def test_what_does_not_fit_is_refused_before_it_waits(batcher: Batcher, given: d
     assert batcher.depth == 0
 
 
-@pytest.mark.parametrize("options", [{"max_batch": 0}, {"queue": 0}, {"workers": 0}, {"max_wait": -1}, {"max_wait": 99}])
+@pytest.mark.parametrize(
+    "options", [{"max_batch": 0}, {"queue": 0}, {"workers": 0}, {"max_wait": -1}, {"max_wait": 99}]
+)
 def test_numbers_out_of_range_are_refused(session: Slow, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         Batcher(session, **options)

@@ -183,7 +183,9 @@ def test_full_queue_is_503_with_when_to_come_back(session: TorchSession, served:
     session._images = lambda *arguments: gate.wait(10) and render(*arguments)
     client = served(session, batching={"queue": 1})
     answers: list[int] = []
-    threads = [threading.Thread(target=lambda: answers.append(client.ask("POST", "/render", {"seed": 1})[0])) for _ in "ab"]
+    threads = [
+        threading.Thread(target=lambda: answers.append(client.ask("POST", "/render", {"seed": 1})[0])) for _ in "ab"
+    ]
     batcher = client.server.serving.batcher
     for thread, ready in zip(threads, (lambda: batcher.busy == 1, lambda: batcher.depth == 1), strict=True):
         thread.start()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from changed_generators import Chain
 
-from guide_fast.errors import GuideFastError, UsageError
-from guide_fast.serve.server import Server, read_token
+from guide_fast.errors import UsageError
+from guide_fast.serve.server import Server, check_token
 from guide_fast.serve.serving import Serving
 from guide_fast.serve.torch_session import TorchSession
 
@@ -86,7 +86,9 @@ def test_stop_answers_what_waits_and_refuses_what_comes(session: TorchSession, s
     client = served(session)
     kept = socket.create_connection(client.server.server_address[:2])  # a connection from before the end
     answers: list[int] = []
-    asking = [threading.Thread(target=lambda: answers.append(client.ask("POST", "/render", {"seed": 1})[0])) for _ in "ab"]
+    asking = [
+        threading.Thread(target=lambda: answers.append(client.ask("POST", "/render", {"seed": 1})[0])) for _ in "ab"
+    ]
     for thread in asking:
         thread.start()
     assert begun.wait(5)
@@ -113,6 +115,6 @@ def test_stop_without_ever_serving_ends(session: TorchSession) -> None:
 
 
 def test_token_is_read_without_its_line_end() -> None:
-    assert read_token("abc\n", "FILE") == "abc" and read_token(None, "FILE") is None
-    with pytest.raises(GuideFastError, match="FILE is empty"):
-        read_token(" \n", "FILE")
+    assert check_token("0123456789abcdef\n") == "0123456789abcdef" and check_token(None) is None
+    with pytest.raises(UsageError, match="the admin token has 0 characters"):
+        check_token(" \n")

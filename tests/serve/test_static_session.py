@@ -58,7 +58,9 @@ def test_label_goes_to_the_mapping() -> None:
     z, c = latents(1, 12), np.eye(3, dtype=np.float32)
     one, other = static(generator), TorchSession(generator)
     for i in range(3):
-        np.testing.assert_allclose(one.render(z=z, c=c[i : i + 1]).images, other.render(z=z, c=c[i : i + 1]).images, atol=1e-4)
+        np.testing.assert_allclose(
+            one.render(z=z, c=c[i : i + 1]).images, other.render(z=z, c=c[i : i + 1]).images, atol=1e-4
+        )
 
 
 def test_threads_never_see_two_versions_in_one_image(family: Chain) -> None:

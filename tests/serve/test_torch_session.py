@@ -32,7 +32,12 @@ def test_images_are_those_of_the_generator_after_every_swap(family: Chain) -> No
     wanted = [own_images(family, count, z) for count in range(3)]
     session = TorchSession(family.generator)
     assert isinstance(session, Session)
-    steps = [None, *(lambda path=path: session.apply(path) for path in family.deltas), session.rollback, session.rollback]
+    steps = [
+        None,
+        *(lambda path=path: session.apply(path) for path in family.deltas),
+        session.rollback,
+        session.rollback,
+    ]
     for count, step in zip((0, 1, 2, 1, 0), steps, strict=True):
         if step is not None:
             swap = step()
