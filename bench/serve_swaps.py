@@ -1,4 +1,4 @@
-"""Exchanges a session's weights to and fro under load, with an eye on every image."""
+"""Swaps a session's weights under load, with an eye on every image."""
 
 from __future__ import annotations
 
