@@ -162,7 +162,10 @@ def _exported(specification: Specification, folder: Path) -> Path | None:
     """The generator as ONNX, where a contender needs it."""
     if not any(contender["session"] == "onnx" for contender in specification.values["contenders"].values()):
         return None
-    return None
+    from guide_fast.export.to_onnx import export_onnx
+    from guide_fast.models import loading
+
+    return export_onnx(loading.load(specification.values["generator"]), folder / "exported").folder
 
 
 def _delta(path: Path) -> None:

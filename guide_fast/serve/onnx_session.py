@@ -142,7 +142,8 @@ class OnnxSession(ReferenceSession[OnnxWeights, StoredDelta]):
 
     def _mapped(self, weights: OnnxWeights, z: Array, c: Array | None) -> Array:
         part = next(part for part in weights.exported.parts if part.name == MAPPING)
-        known = {"z": z}
+        # truncated, like a w that was given, after the mapping: its own way leaves last bits behind where psi is 1
+        known = {"z": z, "psi": np.ones(len(z), np.float32)}
         if any(port.name == "c" for port in part.inputs):
             manifest = weights.exported.manifest
             usual = manifest["cameras"]["conditioning"] if manifest["family"] == EG3D else manifest.get("label")
@@ -215,5 +216,5 @@ def _runtime() -> Any:
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
-        raise GuideFastError(f'{error.name} is not installed; `pip install "guide-fast[onnx]"` brings it') from None
+        raise GuideFastError(f'{error.name} is not installed; `pip install "guide-fast[export]"` brings it') from None
     return onnxruntime
