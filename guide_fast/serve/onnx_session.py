@@ -165,13 +165,14 @@ def shape_of(exported: ExportedGenerator) -> Shape:
         (_, z_dim), (_, num_ws, w_dim) = ports["z"].shape, ports["ws"].shape
         resolution = ports["image"].shape[-1]
         c_dim = ports["c"].shape[1] if "c" in ports else 0
-        numbers = [int(size) for size in (z_dim, num_ws, w_dim, c_dim, resolution)]
+        sizes = {"z_dim": z_dim, "num_ws": num_ws, "w_dim": w_dim, "c_dim": c_dim, "resolution": resolution}
+        numbers = {name: int(size) for name, size in sizes.items()}
     except (KeyError, ValueError, IndexError) as error:
         raise IntegrityError(
             f"{exported.folder} has parts without the ports z, ws, image ({error}); export it anew"
         ) from None
     needed = "c" in inputs and exported.manifest["family"] != EG3D and not exported.manifest.get("label")
-    return Shape(exported.manifest["generator"], *numbers, c_needed=needed)
+    return Shape(exported.manifest["generator"], **numbers, c_needed=needed)
 
 
 def _label(usual: list[float] | None, c: Array | None, count: int) -> Array:

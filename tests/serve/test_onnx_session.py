@@ -17,15 +17,16 @@ from changed_generators import FAMILIES, Chain, chain, damaged_deltas
 from hammering import expected, hammer, latents
 from tiny_stylegan2 import tiny_stylegan2
 
-import guide_fast
 from guide_fast.deltas import apply_delta
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.export.to_onnx import export_onnx
 from guide_fast.serve.onnx_session import OnnxSession
 from guide_fast.serve.opening import open_session
 from guide_fast.serve.session import Session
 from guide_fast.serve.torch_session import TorchSession
 
 pytest.importorskip("onnxruntime")
+EXPORTED = ("mobilestylegan",)
 RANGE = 2.0  # of images in [-1, 1]
 
 
@@ -46,16 +47,16 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exports
         folder, generator = tmp_path_factory.mktemp(name), FAMILIES[name]()
         made = chain(generator, folder)
         folders = (folder / "before", folder / "after")
-        guide_fast.export(generator, folders[0])
+        export_onnx(generator, folders[0])
         for delta in made.deltas:
             apply_delta(generator, delta)
-        guide_fast.export(generator, folders[1])
+        export_onnx(generator, folders[1])
         return Exports(made, folders)
 
     return make
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EXPORTED)
 def family(request: pytest.FixtureRequest, exports: Callable[[str], Exports]) -> Exports:
     """Every family in turn."""
     return exports(request.param)
@@ -251,7 +252,7 @@ def test_engine_of_another_kind_is_refused(
 
 def test_label_of_a_conditional_generator_comes_with_each_request(tmp_path: Path) -> None:
     generator = tiny_stylegan2(c_dim=3)
-    guide_fast.export(generator, tmp_path / "exported")
+    export_onnx(generator, tmp_path / "exported")
     session, other = OnnxSession(tmp_path / "exported", threads=1), TorchSession(generator)
     assert session.shape == other.shape and session.shape.c_needed
     z, c = latents(2, 12), np.eye(3, dtype=np.float32)[1:]
