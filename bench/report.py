@@ -144,7 +144,44 @@ def _ops_panels(result: Mapping[str, Any]) -> list[Panel]:
     ]
 
 
+def _serve_panels(result: Mapping[str, Any]) -> list[Panel]:
+    """Images a second, p95 at every load, latencies around exchanges of weights."""
+    made, ours = result["figures"], result["specification"]["ours"]
+    limit = result["specification"]["timeout"] * 1e3
+    capacity = [
+        _bar(name.partition(": ")[2], figure, ours=name.partition(": ")[2].startswith(ours))
+        for name, figure in made.items()
+        if name.startswith("images a second: ")
+    ]
+    loads: dict[float, list[Bar]] = {}
+    for row in result["rows"]:
+        if "load" in row:
+            values = {p: None if row[p] is None else row[p] * 1e3 for p in ("p50", "p95", "p99")}
+            others = ", ".join(f"{p} {number(v)}" for p, v in values.items() if v is not None and p != "p95")
+            share = row["served"] / row["offered"]
+            note = others if share == 1 else f"{share:.0%} served{', ' if others else ''}{others}"
+            late = values["p95"] is None
+            value = limit if late else values["p95"]
+            mine = row["contender"].startswith(ours)
+            bar = Bar(row["contender"], value, ours=mine, at_least=late, note=note)
+            loads.setdefault(row["offered_per_second"], []).append(bar)
+    panels = [Panel("images a second, always something waiting", "1/s", capacity)]
+    panels += [
+        Panel(
+            f"p95 of the latency at {number(rate)} images a second offered", "ms, logarithmic", bars, logarithmic=True
+        )
+        for rate, bars in loads.items()
+    ]
+    around = [
+        _bar(name, figure, ours=name.endswith(f": {ours}"))
+        for name, figure in made.items()
+        if name.startswith(("latency around", "latency without")) and figure["n"]
+    ]
+    return [*panels, Panel("while weights are exchanged", "ms", around)]
+
+
 PANELS = {
+    "serve": _serve_panels,
     "forget": _forget_panels,
     "step": _step_panels,
     "generator": _contender_panels,

@@ -14,7 +14,7 @@ from typing import Any
 from guide_fast.errors import UsageError
 
 FOLDER = Path(__file__).parent / "benchmarks"
-KINDS = ("forget", "generator", "ops", "step")  # the commands
+KINDS = ("forget", "generator", "ops", "serve", "step")  # the commands
 
 
 @dataclass(frozen=True)

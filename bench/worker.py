@@ -27,7 +27,7 @@ class Worker:
     `outputs` is where it may leave arrays, in `folder`.
     """
 
-    def __init__(self, module: str, name: str, folder: Path, *, threads: int, **options: int) -> None:
+    def __init__(self, module: str, name: str, folder: Path, *, threads: int, **options: int | str) -> None:
         self.name, self.outputs = name, folder / f"{name}.npz"
         command = [sys.executable, "-m", module, "--worker", name, "--threads", str(threads)]
         command += [part for key, value in options.items() for part in (f"--{key}", str(value))]

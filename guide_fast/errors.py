@@ -44,3 +44,7 @@ class IntegrityError(GuideFastError):
     """Bytes are not what their pinned hash says."""
 
     exit_code = 5
+
+
+class BusyError(GuideFastError):
+    """A server has no place for the request now; the same request may be answered later, or elsewhere."""

@@ -174,6 +174,44 @@ def ops(
     _measure(context, "ops", changes, run, out=out, quick=quick, json=json, quiet=quiet)
 
 
+@group.command(epilog=examples("guide-fast bench serve", "guide-fast bench serve --quick --json"))
+def serve(
+    context: typer.Context,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Servers beside ours, instead of the benchmark's: eager, onnxruntime, openvino, ...",
+            metavar="NAME,NAME,...",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Rounds = None,
+    quick: Quick = False,
+    out: Out = Path("out/bench"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Latency and images a second against offered load, beside plain PyTorch, ONNX Runtime, OpenVINO."""
+    from guide_fast.bench import specification
+
+    def run(specification: Any, folder: Path, output: Output) -> tuple[Mapping[str, Any], Iterable[str]]:
+        from guide_fast.bench import serve
+
+        result = serve.run(specification, progress=output.progress)
+        return result, serve.words(result)
+
+    contenders = None
+    if against is not None:
+        known = specification.load("serve").values
+        named = [name.strip() for name in against.split(",") if name.strip()]
+        for name in named:
+            if name not in known["contenders"]:
+                raise UsageError(f"there is no server {name}; choose of {', '.join(known['contenders'])}")
+        contenders = {n: c for n, c in known["contenders"].items() if n in named or n == known["ours"]}
+    changes = {"contenders": contenders, "rounds": rounds}
+    _measure(context, "serve", changes, run, out=out, quick=quick, json=json, quiet=quiet)
+
+
 def _measure(
     context: typer.Context,
     name: str,
