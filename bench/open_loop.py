@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,7 +92,7 @@ def offer(
         except BusyError:
             futures.append(None)
             continue
-        future.add_done_callback(lambda done, index=index: finish(index, done))
+        future.add_done_callback(partial(finish, index))
         futures.append(future)
     for waiting in futures:
         if waiting is not None and not isinstance(error := waiting.exception(), BusyError | None):

@@ -160,16 +160,12 @@ def _serve_panels(result: Mapping[str, Any]) -> list[Panel]:
             others = ", ".join(f"{p} {number(v)}" for p, v in values.items() if v is not None and p != "p95")
             share = row["served"] / row["offered"]
             note = others if share == 1 else f"{share:.0%} served{', ' if others else ''}{others}"
-            late = values["p95"] is None
-            value = limit if late else values["p95"]
-            mine = row["contender"].startswith(ours)
-            bar = Bar(row["contender"], value, ours=mine, at_least=late, note=note)
+            value, mine = values["p95"], row["contender"].startswith(ours)
+            bar = Bar(row["contender"], value or limit, ours=mine, at_least=value is None, note=note)
             loads.setdefault(row["offered_per_second"], []).append(bar)
     panels = [Panel("images a second, always something waiting", "1/s", capacity)]
     panels += [
-        Panel(
-            f"p95 of the latency at {number(rate)} images a second offered", "ms, logarithmic", bars, logarithmic=True
-        )
+        Panel(f"p95 of the latency, {number(rate)} images a second offered", "ms, logarithmic", bars, logarithmic=True)
         for rate, bars in loads.items()
     ]
     around = [

@@ -41,7 +41,11 @@ class Race:
         """
         for place, (name, contender) in enumerate(self.values["contenders"].items()):
             self.progress("starting servers", place, len(self.values["contenders"]), {})
-            options = {"session": contender["session"], "workers": contender["workers"], "queue": self.values["queue"]}
+            options: dict[str, Any] = {
+                "session": contender["session"],
+                "workers": contender["workers"],
+                "queue": self.values["queue"],
+            }
             options |= {"exported": str(exported)} if exported else {}
             worker = Worker(MODULE, name, self.folder, threads=contender["threads"], **options)
             path = str(self.folder / f"{name}.npy")
@@ -85,7 +89,7 @@ class Race:
 
     def swaps(self, name: str, rate: float, delta: Path) -> dict[str, Any] | None:
         """What exchanging weights under load cost; None for a session that cannot."""
-        load = {"rate": rate, "seconds": self.values["swap_seconds"], "seed": self.values["seed"]}
+        load: dict[str, Any] = {"rate": rate, "seconds": self.values["swap_seconds"], "seed": self.values["seed"]}
         load |= {"timeout": self.values["timeout"], "every": self.values["swap_every"], "delta": str(delta)}
         return self._ask(self.workers[name], "swaps", **load)
 
@@ -131,14 +135,15 @@ def _measured(specification: Specification, race: Race, differences: dict[str, f
                 done += 1
     race.progress("offering requests", done, steps, {})
     exchanged = _exchanged(specification, race, rounds)
-    rows = [_row(name, load, load * quickest, found) for (name, load), found in latencies.items()]
-    rows += [{"contender": name, "swaps": found, "gate": _whole(found)} for name, found in exchanged.items()]
+    rows = [_row(name, load, load * quickest, taken) for (name, load), taken in latencies.items()]
+    rows += [{"contender": name, "swaps": swaps, "gate": _whole(swaps)} for name, swaps in exchanged.items()]
     made = _capacity_figures(rounds, values["ours"]) | _latency_figures(rows, values["ours"])
-    for name, found in exchanged.items():
-        made |= _swap_figures(name, found)
+    for name, swaps in exchanged.items():
+        made |= _swap_figures(name, swaps)
     result = figures.envelope(specification, made, rows, differences=differences, left_out=race.left_out)
+    found: dict[str, Any] = result["provenance"]
     threads = max(c["threads"] * c["workers"] for c in values["contenders"].values())
-    return result | {"provenance": result["provenance"] | {"threads": threads} | versions()}
+    return {**result, "provenance": {**found, "threads": threads, **versions()}}
 
 
 def _exchanged(specification: Specification, race: Race, rounds: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

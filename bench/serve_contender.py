@@ -98,9 +98,8 @@ class OpenVinoSession:
             "NUM_STREAMS": streams,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         }
-        self._models = [
-            core.compile_model(graph(f"{part}Network"), "CPU", options) for part in ("Mapping", "Synthesis")
-        ]
+        graphs = [graph(f"{part}Network") for part in ("Mapping", "Synthesis")]
+        self._models = [core.compile_model(path, "CPU", options) for path in graphs]
         self._own = threading.local()  # an inference request belongs to one thread at a time
         self.shape = Shape("mobilestylegan-ffhq-1024", z_dim=512, num_ws=23, w_dim=512, c_dim=0, resolution=1024)
 

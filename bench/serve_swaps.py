@@ -1,4 +1,4 @@
-"""Exchanges a session's weights to and fro while requests come in, looking at every image."""
+"""Swaps a session's weights under load, with an eye on every image."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def versions(session: Any, z: Array, delta: Path) -> dict[str, Array]:
 
 def split(found: Offered, spans: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Latencies of the served requests that an exchange fell into, of the others."""
-    around, apart = [], []
+    around: list[float] = []
+    apart: list[float] = []
     for arrival, end, latency in zip(found.arrivals, found.finished, found.latencies, strict=True):
         if end is not None:
             first, last = found.started + float(arrival), found.started + end

@@ -14,7 +14,7 @@ from tiny_eg3d import tiny_eg3d
 from tiny_stylegan2 import tiny_stylegan2
 from torch import nn
 
-from guide_fast.artifacts import Delta, weights_sha256
+from guide_fast.artifacts import weights_sha256
 from guide_fast.deltas import apply_delta, make_delta
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {

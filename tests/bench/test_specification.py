@@ -34,7 +34,7 @@ def test_unknown_benchmark_is_refused_with_the_nearest() -> None:
     ("content", "message"),
     [
         ("kind = ", "is not valid TOML"),
-        ('kind = "race"\n', "kind = 'race'; choose one of forget, generator, ops, step"),
+        ('kind = "race"\n', "kind = 'race'; choose one of forget, generator, ops, serve, step"),
         ('kind = "ops"\n[quick]\nrounds = 1\n', "benchmark broken has no rounds"),
         ('kind = "ops"\n[[goal]]\ntext = "fast"\nfigure = "x"\n', "one of at_least, at_most, at_most_figure"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from guide_fast.bench import figures, forget, generator, ops, step
+from guide_fast.bench import figures, forget, generator, ops, serve, step
 from guide_fast.bench.figures import spread
 from guide_fast.bench.specification import Specification, load
 
@@ -32,9 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Specification]:
 def test_group_without_command_shows_help(run: Any) -> None:
     outcome = run("bench")
     assert outcome.code == 2
-    for command in ("forget", "generator", "ops", "step", "--compare"):
+    for command in ("forget", "generator", "ops", "serve", "step", "--compare"):
         assert command in outcome.stdout
-    assert "serve" not in outcome.stdout
 
 
 @pytest.mark.parametrize("command", [("ops",), ("generator", "stylegan2")])
@@ -67,13 +66,26 @@ def test_flags_replace_the_files_values(run: Any, asked: list[Specification], tm
         (("forget", "--seeds", "0,-1"), "--seed -1 is out of range"),
         (("forget", "--seeds", "3,3"), "--seeds 3,3 names a person twice"),
         (("forget", "--against", "best"), "there is no baseline best; choose of published, compiled"),
-        (("serve",), "serve"),
+        (("serve", "--against", "best"), "there is no server best; choose of eager, ours"),
+        (("train",), "train"),
     ],
 )
 def test_wrong_use_is_refused(arguments: tuple[str, ...], message: str, run: Any, tmp_path: Path) -> None:
-    out = ("--out", tmp_path) if arguments[0] != "serve" else ()
+    out = ("--out", tmp_path) if arguments[0] != "train" else ()
     outcome = run("bench", *arguments, *out)
     assert outcome.code == 2 and message in outcome.stderr.replace("\n", " ")
+
+
+def test_servers_beside_ours_can_be_chosen(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Specification] = []
+
+    def measured(specification: Specification, **_: Any) -> dict[str, Any]:
+        seen.append(specification)
+        return figures.envelope(specification, {}, [], left_out={})
+
+    monkeypatch.setattr(serve, "run", measured)
+    assert run("bench", "serve", "--against", "openvino", "--rounds", 1, "--out", tmp_path).code == 0
+    assert list(seen[0].values["contenders"]) == ["ours", "openvino"] and seen[0].values["rounds"] == 1
 
 
 def test_file_as_folder_is_refused_before_anything_runs(run: Any, asked: list[Specification], tmp_path: Path) -> None:
