@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from guide_fast import tensor_files
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.models.generator import Generator
 
@@ -183,12 +182,11 @@ def rendering_sha256(generator: nn.Module | Generator, resolution: int) -> str:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Hash of names, dtypes, shapes, bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().contiguous().cpu()
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    plain = ((name, tensors[name].detach().contiguous().cpu()) for name in sorted(tensors))
+    return tensor_files.digest(
+        (name, str(value.dtype), tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().data)
+        for name, value in plain
+    )
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> None:
@@ -224,35 +222,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors with metadata of a file that `write_safetensors` made as `kind`."""
-    return _read(path, kind, tensors=True)
+    return tensor_files.read(path, kind, "pt")
 
 
 def read_metadata(path: Path, kind: str) -> dict[str, Any]:
     """As `read_safetensors`, the metadata alone; costs the head of the file."""
-    return _read(path, kind, tensors=False)[1]
-
-
-def _read(path: Path, kind: str, *, tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    path = Path(path)
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{path} {reason}; give a {kind} file (.safetensors)")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("guide_fast", "{}"))
-            if not isinstance(header, dict):
-                raise IntegrityError(f"{path} has a damaged header; restore it from a good copy")
-            if header.get("kind") != kind:
-                found = header.get("kind") or "another program's file"
-                raise UsageError(f"{path} is {found}, not a {kind}; give a {kind} file written by guide-fast")
-            names = list(file.keys()) if tensors else []
-            return {name: file.get_tensor(name) for name in names}, header["content"]
-    except PermissionError:
-        raise UsageError(f"{path} cannot be read (permission denied); change its permissions") from None
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise IntegrityError(
-            f"{path} is damaged or no safetensors file ({error}); restore it from a good copy"
-        ) from None
+    return tensor_files.read(path, kind, "pt", tensors=False)[1]
 
 
 def _built(kind: type[T], path: Path, **values: Any) -> T:
@@ -265,9 +240,7 @@ def _built(kind: type[T], path: Path, **values: Any) -> T:
 
 def _serialise(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> bytes:
     ordered = {name: tensors[name].detach().contiguous().cpu() for name in sorted(tensors)}
-    # one metadata key only: the format's writer keeps several in no fixed order, and equal values must give equal bytes
-    header = json.dumps({"kind": kind, "content": metadata}, sort_keys=True)
-    return save(ordered, {"guide_fast": header})
+    return save(ordered, tensor_files.header(kind, metadata))
 
 
 def _umask() -> int:

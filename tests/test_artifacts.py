@@ -186,7 +186,7 @@ def test_unreadable_file_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.Mo
         raise PermissionError(errno.EACCES, "Permission denied")
 
     some_delta().save(tmp_path / "delta.safetensors")
-    monkeypatch.setattr("guide_fast.artifacts.safe_open", refuse)
+    monkeypatch.setattr("guide_fast.tensor_files.safe_open", refuse)
     with pytest.raises(UsageError, match="permission denied"):
         Delta.load(tmp_path / "delta.safetensors")
 

@@ -14,7 +14,18 @@ LONGEST_FILE = 400
 STAGES = ("align", "invert", "target", "ltu", "evaluate", "export")
 # What each part of guide_fast may import from guide_fast besides itself.
 MAY_IMPORT = {
-    stage: {"artifacts", "config", "derived", "errors", "models", "kernels", "progress", "randomness", "resumption"}
+    stage: {
+        "artifacts",
+        "config",
+        "derived",
+        "errors",
+        "models",
+        "kernels",
+        "progress",
+        "randomness",
+        "resumption",
+        "tensor_files",
+    }
     for stage in STAGES
 } | {
     "models": {"artifacts", "assets", "brought", "config", "derived", "errors", "kernels", "progress"},

@@ -1,0 +1,73 @@
+"""A generator of any family as the parts that are exported, beside what PyTorch makes of the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from guide_fast.errors import UsageError
+from guide_fast.export import onnx_mobile_stylegan
+from guide_fast.export.onnx_graph import PartModule
+from guide_fast.export.onnx_layers import Weights
+from guide_fast.models.generator import Generator
+from guide_fast.models.mobile_stylegan import MobileStyleGAN
+
+NOISES = ("const", "none")
+_PSI = (1.0, 0.7, 0.5)  # of the examples, in turn
+
+
+def family(generator: Generator) -> str:
+    """Its name in engine.json; raises UsageError for a generator that cannot be exported."""
+    if isinstance(generator, MobileStyleGAN):
+        return "mobilestylegan"
+    raise UsageError(f"{generator.name} is a {type(generator).__name__}, which no exporter knows")
+
+
+def weights_of(generator: Generator) -> dict[str, Tensor]:
+    """Parameters with buffers, in the order of rows; a low-resolution head is no part of a generator."""
+    state = generator.state_dict().items()
+    return {name: v.detach().cpu().contiguous() for name, v in state if not name.startswith("heads.")}
+
+
+def parts_of(generator: Generator, *, half: bool, noise: str) -> list[PartModule]:
+    """The parts in the order in which an image passes them, with `examples` of a batch of two as their inputs.
+
+    `noise` is "const" (the maps of the checkpoint are baked in) or "none".
+    """
+    if noise not in NOISES:
+        raise UsageError(f"noise={noise!r} cannot be exported; choose one of {', '.join(NOISES)}")
+    weights = Weights({name: value.numpy() for name, value in weights_of(generator).items()}, half=half)
+    modules = _MODULES[family(generator)](generator, weights, noise == "const")
+    example = examples(generator, batch=2, seed=0, noise=noise)
+    return [
+        PartModule(name, module, {port: example[port] for port in inputs}, outputs)
+        for name, module, inputs, outputs in modules
+    ]
+
+
+@torch.inference_mode()
+def examples(generator: Generator, *, batch: int, seed: int, noise: str) -> dict[str, Tensor]:
+    """Inputs of a seed with what `generator` makes of them, under the names of the parts' inputs, outputs."""
+    random = torch.Generator().manual_seed(seed)
+    psi = torch.tensor([_PSI[i % len(_PSI)] for i in range(batch)])
+    values = {"z": torch.randn(batch, generator.z_dim, generator=random), "psi": psi}
+    device, mean = generator.w_mean.device, generator.w_mean
+    w = generator.mapping(values["z"].to(device))
+    ws = mean + psi.to(device)[:, None, None] * (w - mean)
+    values |= {"ws": ws, "image": generator.synthesis(ws, noise=noise).image}
+    return {name: value.detach().float().cpu().contiguous().clone() for name, value in values.items()}
+
+
+_Modules = Sequence[tuple[str, nn.Module, Sequence[str], Sequence[str]]]  # part, module, inputs, outputs
+
+
+def _mobile_stylegan(generator: MobileStyleGAN, weights: Weights, noise: bool) -> _Modules:
+    return (
+        ("mapping", onnx_mobile_stylegan.Mapping(generator, weights), ("z", "psi"), ("ws",)),
+        ("synthesis", onnx_mobile_stylegan.Synthesis(generator, weights, noise=noise), ("ws",), ("image",)),
+    )
+
+
+_MODULES: Mapping[str, Callable[..., _Modules]] = {"mobilestylegan": _mobile_stylegan}
