@@ -22,7 +22,7 @@ from guide_fast.export.folder import Change, ExportedGenerator, Part, StoredDelt
 from guide_fast.export.tensorrt_flavour import load
 from guide_fast.serve.cuda_memory import cuda
 from guide_fast.serve.engine_copies import EngineCopies
-from guide_fast.serve.onnx_session import MAPPING, label_row, shape_of, w_mean
+from guide_fast.serve.onnx_session import EG3D, MAPPING, shape_of, w_mean
 from guide_fast.serve.session import Array, Inputs, Rendered, Version
 from guide_fast.serve.swapping import SwappingSession
 from guide_fast.serve.tensorrt_refit import check_version, engine_settings, every_value, plans_for
@@ -154,20 +154,16 @@ class TensorrtSession(SwappingSession[TensorrtWeights, StoredDelta]):
 
     def _latents(self, engines: Engines, weights: TensorrtWeights, inputs: Inputs) -> dict[str, Any]:
         """What synthesis takes: ws [N, L, D], for 3D generators the camera c [N, C]."""
-        exported, count = weights.exported, len(inputs)
-        camera = exported.manifest["family"] == "eg3d"
+        exported, camera = weights.exported, weights.exported.manifest["family"] == EG3D
         ws = inputs.w
         if ws is None:
             mapping = next(part for part in self._parts if part.name == MAPPING)
-            given = {"z": inputs.z, "psi": np.ones(count, np.float32)}  # truncated below, as a w is
-            if any(port.name == "c" for port in mapping.inputs):
-                label = None if camera else inputs.c
-                given["c"] = label_row(exported, "conditioning", count) if label is None else label
-            ws = engines.fetch(engines.run(mapping, given, weights.held)["ws"])
+            c = None if camera else inputs.c
+            ws = engines.fetch(engines.run(mapping, mapping_inputs(exported, mapping, inputs, c), weights.held)["ws"])
         mean, amount = w_mean(exported), inputs.truncation[:, None, None]
         known: dict[str, Any] = {"ws": np.where(amount == 1, ws, mean + amount * (ws - mean)).astype(np.float32)}
         if camera:
-            known["c"] = inputs.c if inputs.c is not None else label_row(exported, "frontal", count)
+            known["c"] = _usual(exported.manifest["cameras"]["frontal"], inputs.c, len(inputs))
         return known
 
     def _sizes(self) -> tuple[int, ...]:
@@ -187,6 +183,22 @@ class TensorrtSession(SwappingSession[TensorrtWeights, StoredDelta]):
 def plan_parts(exported: ExportedGenerator) -> dict[str, Part]:
     """The parts, each once, though there may be a plan of each for several architectures."""
     return {part.name: part for part in exported.parts}
+
+
+def mapping_inputs(exported: ExportedGenerator, mapping: Part, inputs: Inputs, c: Array | None) -> dict[str, Array]:
+    """z [N, Z], psi [N] of 1 (truncation is done for w and z alike, outside), c [N, C] where the mapping takes one."""
+    assert inputs.z is not None
+    given: dict[str, Array] = {"z": inputs.z, "psi": np.ones(len(inputs), np.float32)}
+    if any(port.name == "c" for port in mapping.inputs):
+        camera = exported.manifest["family"] == EG3D
+        usual = exported.manifest["cameras"]["conditioning"] if camera else exported.manifest.get("label")
+        given["c"] = _usual(usual, c, len(inputs))
+    return given
+
+
+def _usual(usual: Any, c: Array | None, count: int) -> Array:
+    """[N, C]: what was given, else what the generator usually takes."""
+    return c if c is not None else np.tile(np.asarray(usual, np.float32), (count, 1))
 
 
 def on_device(exported: ExportedGenerator, device: int, cache: Path | None) -> Engines:
