@@ -1,0 +1,159 @@
+"""Engine folders: whole, for every architecture asked for, every tensor that a delta touches exchangeable in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from changed_generators import FAMILIES, chain
+from tensorrt_graphs import tensorrt_rtx as tensorrt_rtx  # a fixture
+from tiny import tiny_generator
+
+from guide_fast.deltas import apply_delta
+from guide_fast.errors import GuideFastError, IntegrityError, UsageError
+from guide_fast.export import folder
+from guide_fast.export.folder import ExportedGenerator
+from guide_fast.export.tensorrt_flavour import Messages, Tensorrt
+from guide_fast.export.tensorrt_folder import export_tensorrt, refit_tensors
+from guide_fast.export.tensorrt_network import mark_refittable, parsed
+from guide_fast.export.tensorrt_plan import PlanSettings
+from guide_fast.export.to_onnx import export_onnx
+from guide_fast.models.generator import Generator
+
+INPUTS = PlanSettings("inputs", max_batch=2)
+NO_GPU = "no CUDA driver is installed"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedGenerator:
+    return export_onnx(tiny_generator(), tmp_path_factory.mktemp("export") / "onnx")
+
+
+def everything(generator: Generator) -> set[str]:
+    """The parameters that a delta may hold."""
+    return {name for name, _ in generator.named_parameters()}
+
+
+def edited(source: ExportedGenerator, out: Path, **changes: object) -> Path:
+    """A sound folder whose manifest says something else."""
+    out.mkdir()
+    for file in source.folder.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    (out / folder.MANIFEST).write_text(folder.manifest_text({**source.manifest, **changes}))
+    return out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_all_that_a_delta_touches_is_exchangeable_on_every_architecture(
+    tensorrt_rtx: Tensorrt, tmp_path: Path, family: str, precision: str
+) -> None:
+    generator = FAMILIES[family]()
+    source = export_onnx(generator, tmp_path / "onnx", precision=precision)
+    made = export_tensorrt(
+        source.folder, tmp_path / "engines", tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[120, 86, 89]
+    )
+    assert made.manifest["runtime"] == "tensorrt_rtx"
+    assert made.manifest["tensorrt"]["compute_capabilities"] == [86, 89, 120]
+    assert made.weights_sha256 == source.weights_sha256 and made.manifest["refit"] == source.manifest["refit"]
+    touched = refit_tensors(source)
+    assert {entry["source"] for entry in source.manifest["refit"]} == everything(generator)
+    assert len(made.parts) == 3 * len(source.parts)
+    for entry in made.manifest["parts"]:
+        assert {*entry["exchangeable"]} == {*touched.get(entry["name"], ())}
+    for part in source.parts:  # and the network a refittable engine would be built from has each among its weights
+        logger = tensorrt_rtx.logger(Messages())
+        builder = tensorrt_rtx.module.Builder(logger)
+        network = parsed(tensorrt_rtx, builder, logger, part.path.read_bytes(), part=part.name)
+        mark_refittable(network, touched.get(part.name, ()), part=part.name)
+        assert all(network.are_weights_marked_refittable(tensor) for tensor in touched.get(part.name, ()))
+
+
+def test_a_tensor_that_could_not_be_exchanged_fails_the_export(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    entry = {**exported.manifest["refit"][0], "part": "synthesis", "tensor": "conv9.weight"}
+    source = edited(exported, tmp_path / "onnx", refit=[*exported.manifest["refit"], entry])
+    with pytest.raises(GuideFastError, match=r"tensor 'conv9.weight' of part 'synthesis' is not among the"):
+        export_tensorrt(source, tmp_path / "out", tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[89])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_node_that_tensorrt_refuses_is_named_and_leaves_nothing(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    model = onnx.load(str(exported.folder / "mapping.onnx"))
+    node = model.graph.node[-1]
+    node.domain, node.op_type, node.name = "own", "Fold", "fold_it"
+    model.opset_import.add(domain="own", version=1)
+    parts = [dict(part) for part in exported.manifest["parts"]]
+    source = edited(exported, tmp_path / "onnx")
+    onnx.save(model, str(source / "mapping.onnx"))
+    parts[0]["sha256"] = folder.file_sha256(source / "mapping.onnx")
+    (source / folder.MANIFEST).write_text(folder.manifest_text({**exported.manifest, "parts": parts}))
+    with pytest.raises(GuideFastError, match=r"does not take ONNX node 'fold_it' \(Fold\) of part 'mapping'"):
+        export_tensorrt(source, tmp_path / "out", tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[89])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx"]
+
+
+def test_damaged_plans_are_found_when_the_folder_is_read(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    out = tmp_path / "engines"
+    export_tensorrt(exported.folder, out, tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[86, 89])
+    plan = out / "synthesis.sm89.plan"
+    whole = plan.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        plan.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match=r"synthesis.sm89.plan is damaged: its sha256 is .*; export the"):
+            ExportedGenerator.load(out)
+    plan.unlink()
+    with pytest.raises(IntegrityError, match=r"synthesis.sm89.plan is damaged: it is not there"):
+        ExportedGenerator.load(out)
+
+
+def test_engines_are_no_source_of_engines(tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path) -> None:
+    source = edited(exported, tmp_path / "engines", runtime="tensorrt_rtx")
+    with pytest.raises(UsageError, match="was exported for tensorrt_rtx; give an export --to onnx"):
+        export_tensorrt(source, tmp_path / "out", tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[89])
+
+
+def test_an_export_is_replaced_by_force_alone(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    out = tmp_path / "engines"
+    for capability, force in ((86, False), (89, True)):
+        export_tensorrt(
+            exported.folder, out, tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[capability], force=force
+        )
+    with pytest.raises(UsageError, match="holds an exported generator already; add --force"):
+        export_tensorrt(exported.folder, out, tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[86])
+    assert json.loads((out / folder.MANIFEST).read_text())["tensorrt"]["compute_capabilities"] == [89]
+
+
+def test_a_refittable_engine_is_refused_where_no_gpu_is(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="builds a refittable engine only where a GPU is"):
+        export_tensorrt(exported.folder, tmp_path / "out", tensorrt=tensorrt_rtx, capabilities=[89], gpu=NO_GPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_delta_leads_from_the_engines_to_the_bits_of_the_changed_generator(
+    tensorrt_rtx: Tensorrt, exported: ExportedGenerator, tmp_path: Path
+) -> None:
+    generator = tiny_generator()
+    (delta,) = chain(generator, tmp_path, count=1).deltas
+    made = export_tensorrt(
+        exported.folder, tmp_path / "engines", tensorrt=tensorrt_rtx, settings=INPUTS, capabilities=[89]
+    )
+    changed = made.changed_by(delta)
+    other = export_onnx(apply_delta(generator, delta), tmp_path / "other")
+    for part in other.parts:
+        for tensor in onnx.load(str(part.path)).graph.initializer:
+            if (part.name, tensor.name) in changed:
+                value = changed.pop((part.name, tensor.name))
+                assert value.tobytes() == onnx.numpy_helper.to_array(tensor).tobytes()
+    assert not changed
