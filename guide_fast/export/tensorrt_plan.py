@@ -114,6 +114,18 @@ def build(
     return Plan(data, exchangeable, proven_by, ranges, clock() - begun)
 
 
+def marked(tensorrt: Tensorrt, model: bytes, *, part: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The tensors that a network of `model` takes as refittable weights; needs no GPU, builds nothing.
+
+    Raises GuideFastError naming one of `names` that it does not take.
+    """
+    logger = tensorrt.logger(Messages())
+    builder = tensorrt.module.Builder(logger)
+    network = parsed(tensorrt, builder, logger, model, part=part)
+    mark_refittable(network, names, part=part)
+    return tuple(name for name in names if network.are_weights_marked_refittable(name))
+
+
 def refittable(tensorrt: Tensorrt, plan: bytes) -> tuple[str, ...] | None:
     """The weights that the engine of a plan can refit; None where this machine cannot load the plan."""
     logger = tensorrt.logger(Messages())

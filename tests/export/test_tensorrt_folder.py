@@ -15,10 +15,9 @@ from guide_fast.deltas import apply_delta
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.export import folder
 from guide_fast.export.folder import ExportedGenerator
-from guide_fast.export.tensorrt_flavour import Messages, Tensorrt
+from guide_fast.export.tensorrt_flavour import Tensorrt
 from guide_fast.export.tensorrt_folder import export_tensorrt, refit_tensors
-from guide_fast.export.tensorrt_network import mark_refittable, parsed
-from guide_fast.export.tensorrt_plan import PlanSettings
+from guide_fast.export.tensorrt_plan import PlanSettings, marked
 from guide_fast.export.to_onnx import export_onnx
 from guide_fast.models.generator import Generator
 
@@ -64,11 +63,8 @@ def test_all_that_a_delta_touches_is_exchangeable_on_every_architecture(
     for entry in made.manifest["parts"]:
         assert {*entry["exchangeable"]} == {*touched.get(entry["name"], ())}
     for part in source.parts:  # and the network a refittable engine would be built from has each among its weights
-        logger = tensorrt_rtx.logger(Messages())
-        builder = tensorrt_rtx.module.Builder(logger)
-        network = parsed(tensorrt_rtx, builder, logger, part.path.read_bytes(), part=part.name)
-        mark_refittable(network, touched.get(part.name, ()), part=part.name)
-        assert all(network.are_weights_marked_refittable(tensor) for tensor in touched.get(part.name, ()))
+        names = touched.get(part.name, ())
+        assert marked(tensorrt_rtx, part.path.read_bytes(), part=part.name, names=names) == names
 
 
 def test_a_tensor_that_could_not_be_exchanged_fails_the_export(
