@@ -87,22 +87,20 @@ class Affine(Layer):
 class ModulatedConv(Layer):
     """Modulate, convolve with a constant weight, demodulate: never a weight a sample.
 
-    `up` 2 is a transposed convolution followed by the FIR [1, 3, 3, 1]. The formulas are those of
-    `kernels/modulated_conv2d`.
+    `up` 2 is a transposed convolution followed by the FIR [1, 3, 3, 1]. `gain` multiplies the outcome. The formulas are
+    those of `kernels/modulated_conv2d`.
     """
 
-    def __init__(self, weights: Weights, name: str, *, up: int = 1, demodulate: bool = True) -> None:
+    def __init__(self, weights: Weights, name: str, *, up: int = 1, gain: float = 1.0) -> None:
         super().__init__()
         outputs, inputs, kernel, _ = weights.tensors[f"{name}.weight"].shape
-        self.up, self.demodulate, self.padding = up, demodulate, kernel // 2
-        self.prenormalised = weights.half and demodulate
+        self.up, self.padding, self.gain, self.prenormalised = up, kernel // 2, gain, weights.half
         # Half precision overflows at 65504, which sums over I * k * k products reach. Weights are divided by about the
         # root of that count (a power of two, which is exact), styles by their largest value; demodulation undoes both.
         factor = 2.0 ** -round(math.log2(math.sqrt(inputs * kernel * kernel))) if self.prenormalised else 1.0
         self.keep("weight", weights, f"{name}.weight", "swapped" if up == 2 else "as_is", factor=factor, half=True)
-        if demodulate:
-            source = f"{name}.weight"
-            self.keep("power", weights, source, "sum_of_squares", factor=factor * factor, suffix=".sum_of_squares")
+        source, suffix = f"{name}.weight", ".sum_of_squares"
+        self.keep("power", weights, source, "sum_of_squares", factor=factor * factor, suffix=suffix)
         self.epsilon = EPSILON * factor * factor
         self.weight: Tensor
         self.power: Tensor
@@ -120,9 +118,7 @@ class ModulatedConv(Layer):
             epsilon = self.epsilon / (largest * largest)
         y = x * spread(style).to(x.dtype)
         y = transposed_with_fir(y, self.weight) if self.up == 2 else F.conv2d(y, self.weight, padding=self.padding)
-        if not self.demodulate:
-            return y
-        demod = (F.linear(style * style, self.power) + epsilon).rsqrt()  # [N, O], float32
+        demod = (F.linear(style * style, self.power) + epsilon).rsqrt() * self.gain  # [N, O], float32
         return y * spread(demod).to(y.dtype)
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from guide_fast.errors import UsageError
-from guide_fast.export import onnx_mobile_stylegan
+from guide_fast.export import onnx_mobile_stylegan, onnx_stylegan2
 from guide_fast.export.onnx_graph import PartModule
 from guide_fast.export.onnx_layers import Weights
+from guide_fast.models import loading
 from guide_fast.models.generator import Generator
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
+from guide_fast.models.stylegan2 import StyleGAN2
 
 NOISES = ("const", "none")
 _PSI = (1.0, 0.7, 0.5)  # of the examples, in turn
@@ -20,8 +22,9 @@ _PSI = (1.0, 0.7, 0.5)  # of the examples, in turn
 
 def family(generator: Generator) -> str:
     """Its name in engine.json; raises UsageError for a generator that cannot be exported."""
-    if isinstance(generator, MobileStyleGAN):
-        return "mobilestylegan"
+    for name, kind in loading.FAMILIES.items():
+        if isinstance(generator, kind):
+            return name
     raise UsageError(f"{generator.name} is a {type(generator).__name__}, which no exporter knows")
 
 
@@ -54,7 +57,9 @@ def examples(generator: Generator, *, batch: int, seed: int, noise: str) -> dict
     psi = torch.tensor([_PSI[i % len(_PSI)] for i in range(batch)])
     values = {"z": torch.randn(batch, generator.z_dim, generator=random), "psi": psi}
     device, mean = generator.w_mean.device, generator.w_mean
-    w = generator.mapping(values["z"].to(device))
+    if (c := _label(generator, batch)) is not None:
+        values["c"] = c
+    w = generator.mapping(values["z"].to(device), None if c is None else c.to(device))
     ws = mean + psi.to(device)[:, None, None] * (w - mean)
     values |= {"ws": ws, "image": generator.synthesis(ws, noise=noise).image}
     return {name: value.detach().float().cpu().contiguous().clone() for name, value in values.items()}
@@ -70,4 +75,21 @@ def _mobile_stylegan(generator: MobileStyleGAN, weights: Weights, noise: bool) -
     )
 
 
-_MODULES: Mapping[str, Callable[..., _Modules]] = {"mobilestylegan": _mobile_stylegan}
+def _stylegan2(generator: StyleGAN2, weights: Weights, noise: bool) -> _Modules:
+    network, slots = generator.mapping_network, generator.num_ws
+    mapping = onnx_stylegan2.Mapping(network, weights, "mapping_network", slots=slots)
+    synthesis = onnx_stylegan2.Synthesis(generator.synthesis_network, weights, "synthesis_network", noise=noise)
+    return (
+        ("mapping", mapping, ("z", "psi", "c") if generator.c_dim else ("z", "psi"), ("ws",)),
+        ("synthesis", synthesis, ("ws",), ("image",)),
+    )
+
+
+def _label(generator: Generator, batch: int) -> Tensor | None:
+    """Labels of the examples: a class each, a camera each, or none."""
+    if isinstance(generator, StyleGAN2) and generator.c_dim:
+        return torch.nn.functional.one_hot(torch.arange(batch) % generator.c_dim, generator.c_dim).float()
+    return None
+
+
+_MODULES: Mapping[str, Callable[..., _Modules]] = {"mobilestylegan": _mobile_stylegan, "stylegan2": _stylegan2}
