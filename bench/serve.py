@@ -141,9 +141,9 @@ def _measured(specification: Specification, race: Race, differences: dict[str, f
     for name, swaps in exchanged.items():
         made |= _swap_figures(name, swaps)
     result = figures.envelope(specification, made, rows, differences=differences, left_out=race.left_out)
-    found: dict[str, Any] = result["provenance"]
+    provenance: dict[str, Any] = result["provenance"]
     threads = max(c["threads"] * c["workers"] for c in values["contenders"].values())
-    return {**result, "provenance": {**found, "threads": threads, **versions()}}
+    return {**result, "provenance": {**provenance, "threads": threads, **versions()}}
 
 
 def _exchanged(specification: Specification, race: Race, rounds: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
@@ -162,7 +162,10 @@ def _exported(specification: Specification, folder: Path) -> Path | None:
     """The generator as ONNX, where a contender needs it."""
     if not any(contender["session"] == "onnx" for contender in specification.values["contenders"].values()):
         return None
-    return None
+    from guide_fast.export.to_onnx import export_onnx
+    from guide_fast.models import loading
+
+    return export_onnx(loading.load(specification.values["generator"]), folder / "exported").folder
 
 
 def _delta(path: Path) -> None:
@@ -180,7 +183,7 @@ def _delta(path: Path) -> None:
     with torch.no_grad():
         for name, parameter in changed.named_parameters():
             if ".modulation." in name:
-                parameter += 0.01 * parameter.std() * torch.randn(parameter.shape, generator=random)
+                parameter.add_(0.01 * parameter.std() * torch.randn(parameter.shape, generator=random))
     make_delta(base, changed, config={}, seeds={}, metrics={}).save(path)
 
 

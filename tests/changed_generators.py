@@ -14,7 +14,7 @@ from tiny_eg3d import tiny_eg3d
 from tiny_stylegan2 import tiny_stylegan2
 from torch import nn
 
-from guide_fast.artifacts import weights_sha256
+from guide_fast.artifacts import Delta, weights_sha256
 from guide_fast.deltas import apply_delta, make_delta
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
@@ -55,3 +55,28 @@ def chain(generator: nn.Module, folder: Path, count: int = 2) -> Chain:
         deltas.append(path)
         hashes.append(weights_sha256(base))
     return Chain(generator, deltas, hashes)
+
+
+def damaged_deltas(chain: Chain, folder: Path) -> dict[str, Path]:
+    """Deltas that no session on `chain.generator` may take, by what is wrong with them."""
+    good = Delta.load(chain.deltas[0])
+    name = sorted(good.tensors)[0]
+    made = {
+        "flipped bit": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name] ^ 1}}),
+        "unknown weight": Delta(
+            **{**vars(good), "tensors": {**good.tensors, "blocks.9.bias": good.tensors[name].clone()}}
+        ),
+        "missing weight": Delta(**{**vars(good), "tensors": {n: t for n, t in good.tensors.items() if n != name}}),
+        "other shape": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name].flatten()[:-1]}}),
+    }
+    files = {}
+    for what, delta in made.items():
+        files[what] = folder / f"{what.replace(' ', '-')}.safetensors"
+        delta.save(files[what])
+    files["truncated file"] = folder / "truncated.safetensors"
+    files["truncated file"].write_bytes(chain.deltas[0].read_bytes()[:-10])
+    files["no delta"] = folder / "text.safetensors"
+    files["no delta"].write_text("good day")
+    files["no file"] = folder / "absent.safetensors"
+    files["other base"] = chain.deltas[1]
+    return files

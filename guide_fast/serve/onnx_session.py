@@ -142,7 +142,8 @@ class OnnxSession(ReferenceSession[OnnxWeights, StoredDelta]):
 
     def _mapped(self, weights: OnnxWeights, z: Array, c: Array | None) -> Array:
         part = next(part for part in weights.exported.parts if part.name == MAPPING)
-        known = {"z": z}
+        # truncated, like a w that was given, after the mapping: its own way leaves last bits behind where psi is 1
+        known = {"z": z, "psi": np.ones(len(z), np.float32)}
         if any(port.name == "c" for port in part.inputs):
             manifest = weights.exported.manifest
             usual = manifest["cameras"]["conditioning"] if manifest["family"] == EG3D else manifest.get("label")
@@ -164,13 +165,14 @@ def shape_of(exported: ExportedGenerator) -> Shape:
         (_, z_dim), (_, num_ws, w_dim) = ports["z"].shape, ports["ws"].shape
         resolution = ports["image"].shape[-1]
         c_dim = ports["c"].shape[1] if "c" in ports else 0
-        numbers = [int(size) for size in (z_dim, num_ws, w_dim, c_dim, resolution)]
+        sizes = {"z_dim": z_dim, "num_ws": num_ws, "w_dim": w_dim, "c_dim": c_dim, "resolution": resolution}
+        numbers = {name: int(size) for name, size in sizes.items()}
     except (KeyError, ValueError, IndexError) as error:
         raise IntegrityError(
             f"{exported.folder} has parts without the ports z, ws, image ({error}); export it anew"
         ) from None
     needed = "c" in inputs and exported.manifest["family"] != EG3D and not exported.manifest.get("label")
-    return Shape(exported.manifest["generator"], *numbers, c_needed=needed)
+    return Shape(exported.manifest["generator"], **numbers, c_needed=needed)
 
 
 def _label(usual: list[float] | None, c: Array | None, count: int) -> Array:
@@ -215,5 +217,5 @@ def _runtime() -> Any:
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
-        raise GuideFastError(f'{error.name} is not installed; `pip install "guide-fast[onnx]"` brings it') from None
+        raise GuideFastError(f'{error.name} is not installed; `pip install "guide-fast[export]"` brings it') from None
     return onnxruntime

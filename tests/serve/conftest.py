@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changed_generators import FAMILIES, Chain, chain
+from changed_generators import FAMILIES, Chain, chain, damaged_deltas
 from tiny import tiny_generator
 
-from guide_fast.artifacts import Delta
 from guide_fast.serve.server import Server
 from guide_fast.serve.serving import Serving
 
@@ -34,28 +33,8 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Chain:
 
 @pytest.fixture
 def damaged(mobile: Chain, tmp_path: Path) -> dict[str, Path]:
-    """Deltas that no session may take, by what is wrong with them."""
-    good = Delta.load(mobile.deltas[0])
-    name = sorted(good.tensors)[0]
-    made = {
-        "flipped bit": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name] ^ 1}}),
-        "unknown weight": Delta(
-            **{**vars(good), "tensors": {**good.tensors, "blocks.9.bias": good.tensors[name].clone()}}
-        ),
-        "missing weight": Delta(**{**vars(good), "tensors": {n: t for n, t in good.tensors.items() if n != name}}),
-        "other shape": Delta(**{**vars(good), "tensors": {**good.tensors, name: good.tensors[name].flatten()[:-1]}}),
-    }
-    files = {}
-    for what, delta in made.items():
-        files[what] = tmp_path / f"{what.replace(' ', '-')}.safetensors"
-        delta.save(files[what])
-    files["truncated file"] = tmp_path / "truncated.safetensors"
-    files["truncated file"].write_bytes(mobile.deltas[0].read_bytes()[:-10])
-    files["no delta"] = tmp_path / "text.safetensors"
-    files["no delta"].write_text("good day")
-    files["no file"] = tmp_path / "absent.safetensors"
-    files["other base"] = mobile.deltas[1]
-    return files
+    """Deltas that no session on `mobile` may take, by what is wrong with them."""
+    return damaged_deltas(mobile, tmp_path)
 
 
 @dataclass
