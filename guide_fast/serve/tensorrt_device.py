@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class DeviceEngines:
             self._stream, self._uploads = cuda.stream(), cuda.stream()
             for name, part in plans.items():
                 self._engines[name] = engine = self._loaded(part.path)
-                self._contexts[name] = self._context(engine, cache / f"{part.path.name}.cache" if cache else None)
+                self._contexts[name] = self._context(engine, cache / f"{part.sha256}.cache" if cache else None)
 
     def hold(self, change: Change) -> dict[Key, Buffer]:
         """Values on the device, for engines that take weights as inputs."""
@@ -122,8 +123,11 @@ class DeviceEngines:
         """Write what was compiled on first use to the cache, where there is one."""
         with self._cuda.current():
             for path, cache in self._caches.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(bytes(cache.serialize()))
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(bytes(cache.serialize()))
+                except OSError as error:  # the next start takes longer, nothing else
+                    warnings.warn(f"cannot write {path} ({error.strerror}): compiled again next time", stacklevel=2)
 
     def _loaded(self, path: Path) -> Any:
         plan = path.read_bytes()
