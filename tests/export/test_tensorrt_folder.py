@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,7 @@ from changed_generators import FAMILIES, chain
 from tensorrt_graphs import tensorrt_rtx as tensorrt_rtx  # a fixture
 from tiny import tiny_generator
 
+from guide_fast._generators import DEFAULT_GENERATOR
 from guide_fast.deltas import apply_delta
 from guide_fast.errors import GuideFastError, IntegrityError, UsageError
 from guide_fast.export import folder
@@ -20,6 +22,7 @@ from guide_fast.export.tensorrt_folder import export_tensorrt, refit_tensors
 from guide_fast.export.tensorrt_plan import PlanSettings, marked
 from guide_fast.export.to_onnx import export_onnx
 from guide_fast.models.generator import Generator
+from guide_fast.pipeline import load_generator
 
 INPUTS = PlanSettings("inputs", max_batch=2)
 NO_GPU = "no CUDA driver is installed"
@@ -64,6 +67,31 @@ def test_all_that_a_delta_touches_is_exchangeable_on_every_architecture(
         assert {*entry["exchangeable"]} == {*touched.get(entry["name"], ())}
     for part in source.parts:  # and the network a refittable engine would be built from has each among its weights
         names = touched.get(part.name, ())
+        assert marked(tensorrt_rtx, part.path.read_bytes(), part=part.name, names=names) == names
+
+
+@pytest.mark.slow
+def test_the_default_generator_is_built_at_its_full_size(
+    tensorrt_rtx: Tensorrt, asset_or_skip: Callable[[str], object], tmp_path: Path
+) -> None:
+    asset_or_skip(DEFAULT_GENERATOR)
+    source = export_onnx(load_generator(low_resolution=False), tmp_path / "onnx", precision="fp16")
+    for kind in ("inputs", "fixed"):
+        made = export_tensorrt(
+            source.folder,
+            tmp_path / kind,
+            tensorrt=tensorrt_rtx,
+            settings=PlanSettings(kind, max_batch=4),
+            capabilities=[86, 89, 120],
+        )
+        sizes = {entry["file"]: (made.folder / entry["file"]).stat().st_size for entry in made.manifest["parts"]}
+        assert len(sizes) == 6
+        weights = source.folder / "synthesis.onnx"
+        for file, size in sizes.items():  # the weights are in the plan, or they are not
+            if file.startswith("synthesis"):
+                assert (size > weights.stat().st_size) == (kind == "fixed")
+    for part in source.parts:
+        names = refit_tensors(source)[part.name]
         assert marked(tensorrt_rtx, part.path.read_bytes(), part=part.name, names=names) == names
 
 
