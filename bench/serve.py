@@ -126,13 +126,17 @@ def _measured(specification: Specification, race: Race, differences: dict[str, f
     quickest = max(float(np.median([r[name] for r in rounds])) for name in race.workers)
     latencies: dict[tuple[str, float], list[float]] = {}
     steps, done = values["rounds"] * len(values["loads"]) * len(race.workers), 0
+    beyond: dict[str, float] = {}  # the load that was too much
     for turn in range(values["rounds"]):
         for load in values["loads"]:
             for name in race.workers:
                 race.progress("offering requests", done, steps, {"load": load})
-                found = race.latencies(name, load * quickest, values["seed"] + turn)
-                latencies.setdefault((name, load), []).extend(found)
                 done += 1
+                if load <= beyond.get(name, load):
+                    found = race.latencies(name, load * quickest, values["seed"] + turn)
+                    latencies.setdefault((name, load), []).extend(found)
+                    if sum(map(math.isfinite, found)) < values["least_share"] * len(found):
+                        beyond[name] = load
     race.progress("offering requests", done, steps, {})
     exchanged = _exchanged(specification, race, rounds)
     rows = [_row(name, load, load * quickest, taken) for (name, load), taken in latencies.items()]
@@ -140,7 +144,8 @@ def _measured(specification: Specification, race: Race, differences: dict[str, f
     made = _capacity_figures(rounds, values["ours"]) | _latency_figures(rows, values["ours"])
     for name, swaps in exchanged.items():
         made |= _swap_figures(name, swaps)
-    result = figures.envelope(specification, made, rows, differences=differences, left_out=race.left_out)
+    more: dict[str, Any] = {"differences": differences, "left_out": race.left_out, "too_much": beyond}
+    result = figures.envelope(specification, made, rows, **more)
     provenance: dict[str, Any] = result["provenance"]
     threads = max(c["threads"] * c["workers"] for c in values["contenders"].values())
     return {**result, "provenance": {**provenance, "threads": threads, **versions()}}
@@ -276,6 +281,8 @@ def words(result: Mapping[str, Any]) -> Iterator[str]:
     for name, figure in made.items():
         if ("exchange" in name or name.startswith(("next weights", "latency without"))) and figure["n"]:
             yield f"{name}: {said(figure)}"
+    for name, load in result["too_much"].items():
+        yield f"more than {load:g} of the quickest's images a second was not offered to {name}"
     for name, reason in result["left_out"].items():
         yield f"left out: {name}: {reason}"
 

@@ -200,7 +200,7 @@ def _skeleton(part: Part, names: list[str]) -> tuple[Skeleton, dict[str, Array]]
         if name not in found:
             raise IntegrityError(f"{part.path} has no initializer {name!r}, which deltas change; export it anew")
         tensor = found[name]
-        values[name] = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        values[name] = np.asarray(numpy_helper.to_array(tensor), order="C")  # a scalar stays one
         for content in ("raw_data", "float_data", "int32_data", "double_data"):
             tensor.ClearField(content)
         tensor.data_location = onnx.TensorProto.EXTERNAL

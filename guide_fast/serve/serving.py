@@ -66,7 +66,7 @@ class Serving:
             "z_dim": shape.z_dim,
             "w_shape": [shape.num_ws, shape.w_dim],
             "c_dim": shape.c_dim,
-            **self.session.version.to_dict(),
+            **self._version.to_dict(),
         }
 
     def close(self, *, timeout: float | None = None) -> bool:

@@ -88,6 +88,27 @@ def test_figures_follow_from_the_answers(servers: type[FakeWorker], specificatio
     assert result["provenance"]["threads"] == 2 and all(row["gate"] == "passed" for row in result["rows"])
 
 
+def test_server_that_served_too_little_is_not_offered_more(
+    servers: type[FakeWorker], specification: Specification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = FakeWorker.ask
+
+    def swamped(self: FakeWorker, line: str) -> Any:
+        answer = ask(self, line)
+        if self.name == "eager" and "latencies" in answer:
+            answer["latencies"] = [2.0] * 4 + [None] * 6
+        return answer
+
+    monkeypatch.setattr(FakeWorker, "ask", swamped)
+    result = serve.run(specification)
+    loads = [(row["contender"], row["load"]) for row in result["rows"] if "load" in row]
+    assert ("eager", 0.5) in loads and ("eager", 0.95) not in loads and ("openvino", 0.95) in loads
+    assert result["too_much"] == {"eager": 0.5}
+    offered = [said["rate"] for name, said in servers.asked if name == "eager" and said["ask"] == "load"]
+    assert offered == pytest.approx([3.0, 3.0])  # in both rounds, so that both are in its figures
+    assert any("more than 0.5 of the quickest's" in line and "eager" in line for line in serve.words(result))
+
+
 def test_every_server_is_offered_the_same_at_the_same_times(
     servers: type[FakeWorker], specification: Specification
 ) -> None:

@@ -81,7 +81,7 @@ def test_servers_beside_ours_can_be_chosen(run: Any, tmp_path: Path, monkeypatch
 
     def measured(specification: Specification, **_: Any) -> dict[str, Any]:
         seen.append(specification)
-        return figures.envelope(specification, {}, [], left_out={})
+        return figures.envelope(specification, {}, [], left_out={}, too_much={})
 
     monkeypatch.setattr(serve, "run", measured)
     assert run("bench", "serve", "--against", "openvino", "--rounds", 1, "--out", tmp_path).code == 0

@@ -26,7 +26,7 @@ from guide_fast.serve.session import Session
 from guide_fast.serve.torch_session import TorchSession
 
 pytest.importorskip("onnxruntime")
-EXPORTED = ("mobilestylegan",)
+EXPORTED = ("mobilestylegan", "stylegan2")
 RANGE = 2.0  # of images in [-1, 1]
 
 
@@ -149,6 +149,10 @@ session.rollback()
 server = Server(Serving(session))
 server.stop()
 np.savez(sys.argv[4], before=before.images, after=np.stack([answer.image for answer in after]))
+from guide_fast.cli import main
+sys.stdout, out = sys.stderr, sys.stdout
+assert main(["serve", sys.argv[1], "--port", "0", "--dry-run"]) == 0
+sys.stdout = out
 assert not any(name == "torch" or name.startswith("torch.") for name, module in sys.modules.items() if module)
 print(json.dumps([before.version.weights_sha256, after[0].version.weights_sha256]))
 """
