@@ -14,6 +14,7 @@ from torch import Tensor
 
 from guide_fast import assets, run_folder
 from guide_fast._clock import StageClock
+from guide_fast._export import export, plan_export
 from guide_fast._generators import DEFAULT_GENERATOR, attach_small, derived_folder, load_generator
 from guide_fast._networks import (
     JUDGE,
@@ -56,9 +57,11 @@ __all__ = [
     "LOSS_IDENTITY",
     "apply_delta",
     "evaluate_delta",
+    "export",
     "forget",
     "invert_photo",
     "load_generator",
+    "plan_export",
     "plan_forget",
     "render",
     "rollback",
