@@ -57,8 +57,8 @@ def make_graph(part: PartModule, metadata: Mapping[str, str]) -> onnx.ModelProto
             )
         except torch.onnx.OnnxExporterError as error:
             raise GuideFastError(
-                f"torch {torch.__version__} cannot export {part.name} to ONNX ({str(error).splitlines()[0]}); use a torch "
-                "and an onnxscript that tests/export pass with"
+                f"torch {torch.__version__} cannot export {part.name} to ONNX ({str(error).splitlines()[0]}); use a "
+                "torch and an onnxscript that tests/export pass with"
             ) from error
         assert program is not None
         _fold(program.model)

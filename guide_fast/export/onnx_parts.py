@@ -30,6 +30,12 @@ def family(generator: Generator) -> str:
     raise UsageError(f"{generator.name} is a {type(generator).__name__}, which no exporter knows")
 
 
+def check_noise(noise: str) -> None:
+    """Raise UsageError for noise that no graph can have."""
+    if noise not in NOISES:
+        raise UsageError(f"noise={noise!r} cannot be exported; choose one of {', '.join(NOISES)}")
+
+
 def weights_of(generator: Generator) -> dict[str, Tensor]:
     """Parameters with buffers, in the order of rows; a low-resolution head is no part of a generator."""
     state = generator.state_dict().items()
@@ -41,8 +47,7 @@ def parts_of(generator: Generator, *, half: bool, noise: str) -> list[PartModule
 
     `noise` is "const" (the maps of the checkpoint are baked in) or "none".
     """
-    if noise not in NOISES:
-        raise UsageError(f"noise={noise!r} cannot be exported; choose one of {', '.join(NOISES)}")
+    check_noise(noise)
     weights = Weights({name: value.numpy() for name, value in weights_of(generator).items()}, half=half)
     modules = _MODULES[family(generator)](generator, weights, noise == "const")
     example = examples(generator, batch=2, seed=0, noise=noise)
