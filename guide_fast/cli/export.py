@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from guide_fast.cli import options
+from guide_fast.cli import export_tensorrt, options
 from guide_fast.cli.options import examples
 from guide_fast.cli.output import Output, described
 
 Generator = Annotated[
     str,
     typer.Argument(
-        help="A known generator, or a generator file written by `convert` or `apply`.",
-        metavar="GENERATOR",
+        help="A known generator, a generator file; for tensorrt also a folder written by `export --to onnx`.",
+        metavar="GENERATOR|FOLDER",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="The folder to write.", show_default=False)]
@@ -25,11 +25,17 @@ def export(
     context: typer.Context,
     out: Out,
     generator: Generator = options.DEFAULT_GENERATOR,
-    to: Annotated[str, typer.Option(help="The runtime: onnx.", metavar="RUNTIME")] = "onnx",
+    to: Annotated[str, typer.Option(help="The runtime: onnx or tensorrt.", metavar="RUNTIME")] = "onnx",
     delta: options.EarlierDeltas = None,
     precision: Annotated[str, typer.Option(help="Of feature maps: fp32 or fp16.")] = "fp32",
     noise: Annotated[str, typer.Option(help="The noise maps: const (baked in) or none.")] = "const",
     force: Annotated[bool, typer.Option("--force", help="Replace an exported generator that lies there.")] = False,
+    flavour: export_tensorrt.Flavour = "tensorrt_rtx",
+    weights: export_tensorrt.Weights = "refit",
+    compute_capability: export_tensorrt.Capabilities = None,
+    max_batch: export_tensorrt.MaxBatch = 8,
+    strip: export_tensorrt.Strip = False,
+    timing_cache: export_tensorrt.TimingCache = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -44,6 +50,23 @@ def export(
     with Output(context, json=json, quiet=quiet) as output:
         from guide_fast import pipeline
 
+        if to == "tensorrt":
+            from guide_fast.export.tensorrt_plan import PlanSettings
+
+            export_tensorrt.run(
+                output,
+                generator,
+                out,
+                flavour=flavour,
+                settings=PlanSettings(weights, max_batch, strip, timing_cache),
+                capabilities=compute_capability or (),
+                deltas=deltas,
+                precision=precision,
+                noise=noise,
+                force=force,
+                dry_run=dry_run,
+            )
+            return
         plan = pipeline.plan_export(generator, out, deltas=deltas, **asked)
         if dry_run:
             output.result([*described(plan), "Nothing was changed."], plan | {"dry_run": True})
@@ -79,6 +102,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "guide-fast export --to onnx --out out/onnx",
             "guide-fast export --to onnx --delta out/me --precision fp16 --out out/onnx-me",
+            "guide-fast export out/onnx --to tensorrt --weights inputs --compute-capability 89 --out out/rtx40",
             "guide-fast export ffhq256.safetensors --out out/ffhq256 --dry-run --json",
         )
     )(export)

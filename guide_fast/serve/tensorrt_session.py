@@ -163,7 +163,7 @@ class TensorrtSession(SwappingSession[TensorrtWeights, StoredDelta]):
         mean, amount = w_mean(exported), inputs.truncation[:, None, None]
         known: dict[str, Any] = {"ws": np.where(amount == 1, ws, mean + amount * (ws - mean)).astype(np.float32)}
         if camera:
-            known["c"] = _usual(exported.manifest["cameras"]["frontal"], inputs.c, len(inputs))
+            known["camera"] = usual_label(exported, "frontal", inputs.c, len(inputs))
         return known
 
     def _sizes(self) -> tuple[int, ...]:
@@ -190,15 +190,22 @@ def mapping_inputs(exported: ExportedGenerator, mapping: Part, inputs: Inputs, c
     assert inputs.z is not None
     given: dict[str, Array] = {"z": inputs.z, "psi": np.ones(len(inputs), np.float32)}
     if any(port.name == "c" for port in mapping.inputs):
-        camera = exported.manifest["family"] == EG3D
-        usual = exported.manifest["cameras"]["conditioning"] if camera else exported.manifest.get("label")
-        given["c"] = _usual(usual, c, len(inputs))
+        given["c"] = usual_label(exported, "conditioning", c, len(inputs))
     return given
 
 
-def _usual(usual: Any, c: Array | None, count: int) -> Array:
-    """[N, C]: what was given, else what the generator usually takes."""
-    return c if c is not None else np.tile(np.asarray(usual, np.float32), (count, 1))
+def usual_label(exported: ExportedGenerator, camera: str, c: Array | None, count: int) -> Array:
+    """[N, C]: what was given, else the camera or class that the generator usually takes.
+
+    Raises UsageError where nothing was given, and engine.json has no usual one.
+    """
+    if c is not None:
+        return c
+    manifest = exported.manifest
+    usual = manifest.get("cameras", {}).get(camera) if manifest["family"] == EG3D else manifest.get("label")
+    if usual is None:
+        raise UsageError(f"{manifest['generator']} was exported without a usual {camera} label; give c for every image")
+    return np.tile(np.asarray(usual, np.float32), (count, 1))
 
 
 def on_device(exported: ExportedGenerator, device: int, cache: Path | None) -> Engines:
