@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_generator
-from tiny_eg3d import tiny_eg3d
-from tiny_stylegan2 import tiny_stylegan2
+from tiny_families import MAKERS
 
 from guide_fast.artifacts import Delta
 from guide_fast.deltas import apply_delta, make_delta
 from guide_fast.export.folder import ExportedGenerator
 from guide_fast.models.generator import Generator
-
-MAKERS: dict[str, Callable[[], Any]] = {
-    "mobilestylegan": tiny_generator,
-    "stylegan2": tiny_stylegan2,
-    "stylegan2-conditional": lambda: tiny_stylegan2(
-        architecture="resnet", c_dim=4, conv_clamp=0.7, num_fp16_res=3, img_resolution=16
-    ),
-    "eg3d": lambda: tiny_eg3d(depth_resolution=6, depth_resolution_importance=5),
-}
 
 
 @pytest.fixture(scope="session")

@@ -188,20 +188,13 @@ def test_bad_requests_are_refused_before_any_work(tmp_path: Path) -> None:
         export_onnx(tiny, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["stylegan2_64", "stylegan2_cond_32_resnet", "eg3d_tiny"])
-def test_published_form_exports(shared: Path, tmp_path: Path, name: str) -> None:
+def test_published_form_exports(shared: Path, tmp_path: Path) -> None:
     from guide_fast.models import loading
     from guide_fast.models.checkpoint import read_checkpoint
 
-    read = read_checkpoint(shared / "fixtures" / f"{name}.pkl")
-    config = dict(read.config)
-    if "rendering" in config:  # fewer samples, so that the test takes seconds
-        fewer = {"depth_resolution": 12, "depth_resolution_importance": 12}
-        config |= {"rendering": config["rendering"] | fewer, "neural_rendering_resolution": 64}
-    engine = export_onnx(loading.from_tensors(read.tensors, config), tmp_path / "out")
-    measured = dict(engine.manifest["max_of_range"])
-    measured.pop("depth", None)
-    assert max(measured.values()) <= BOUNDS["fp32"]
+    read = read_checkpoint(shared / "fixtures" / "stylegan2_cond_32_resnet.pkl")
+    engine = export_onnx(loading.from_tensors(read.tensors, read.config), tmp_path / "out")
+    assert max(engine.manifest["max_of_range"].values()) <= BOUNDS["fp32"]
 
 
 @pytest.mark.parametrize("precision", BOUNDS)
