@@ -13,6 +13,7 @@ from guide_fast.export.onnx_graph import PartModule
 from guide_fast.export.onnx_layers import Weights
 from guide_fast.export.onnx_renderer import Renderer
 from guide_fast.models import loading
+from guide_fast.models.cameras import LABEL
 from guide_fast.models.eg3d import EG3D
 from guide_fast.models.generator import Generator
 from guide_fast.models.mobile_stylegan import MobileStyleGAN
@@ -43,16 +44,16 @@ def weights_of(generator: Generator) -> dict[str, Tensor]:
 
 
 def parts_of(generator: Generator, *, half: bool, noise: str) -> list[PartModule]:
-    """The parts in the order in which an image passes them, with `examples` of a batch of two as their inputs.
+    """The parts in the order in which an image passes them, with inputs to trace them by, a batch of two.
 
     `noise` is "const" (the maps of the checkpoint are baked in) or "none".
     """
     check_noise(noise)
     weights = Weights({name: value.numpy() for name, value in weights_of(generator).items()}, half=half)
     modules = _MODULES[family(generator)](generator, weights, noise == "const")
-    example = examples(generator, batch=2, seed=0, noise=noise)
+    sides = _sides(generator)
     return [
-        PartModule(name, module, {port: example[port] for port in inputs}, outputs)
+        PartModule(name, module, {port: torch.zeros(2, *sides[port]) for port in inputs}, outputs)
         for name, module, inputs, outputs in modules
     ]
 
@@ -76,6 +77,18 @@ def examples(generator: Generator, *, batch: int, seed: int, noise: str) -> dict
     if seen.planes is not None and seen.depth is not None:
         values |= {"planes": seen.planes, "features": seen.features, "depth": seen.depth}
     return {name: value.detach().float().cpu().contiguous().clone() for name, value in values.items()}
+
+
+def _sides(generator: Generator) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs behind the batch."""
+    sides = {"z": (generator.z_dim,), "psi": (), "ws": (generator.num_ws, generator.w_dim)}
+    sides["c"] = (getattr(generator, "c_dim", 0),)
+    if isinstance(generator, EG3D):
+        decoder, raw = generator.config["decoder"], generator.neural_rendering_resolution
+        side = generator.backbone.synthesis.sizes[-1]
+        sides |= {"camera": (LABEL,), "planes": (3 * decoder["features"], side, side)}
+        sides["features"] = (decoder["outputs"], raw, raw)
+    return sides
 
 
 _Modules = Sequence[tuple[str, nn.Module, Sequence[str], Sequence[str]]]  # part, module, inputs, outputs
