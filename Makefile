@@ -4,7 +4,7 @@ PYTHON ?= python3
 # First and alone, so that nothing else decides which build of torch comes in. Any version in >=2.11,<2.15 works:
 #   make setup TORCH="torch>=2.11,<2.15"
 TORCH  ?= torch==2.13.0
-EXTRAS ?= dev,export,parity
+EXTRAS ?= dev,export,parity,tensorrt
 # Processes that share the tests; each takes up to 3 GB.
 WORKERS ?= 2
 DEMO   ?= forget --demo --out out/demo

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from guide_fast.config import Config
     from guide_fast.deltas import apply_delta, rollback
     from guide_fast.evaluate import evaluate
-    from guide_fast.pipeline import evaluate_delta, forget, invert_photo, load_generator, render, save_generator
+    from guide_fast.pipeline import evaluate_delta, export, forget, invert_photo, load_generator, render, save_generator
 
 _HOME = {
     "Config": "guide_fast.config",
@@ -23,6 +23,7 @@ _HOME = {
     "apply_delta": "guide_fast.deltas",
     "evaluate": "guide_fast.evaluate",
     "evaluate_delta": "guide_fast.pipeline",
+    "export": "guide_fast.pipeline",
     "forget": "guide_fast.pipeline",
     "invert_photo": "guide_fast.pipeline",
     "load_generator": "guide_fast.pipeline",
@@ -39,6 +40,7 @@ __all__ = [
     "apply_delta",
     "evaluate",
     "evaluate_delta",
+    "export",
     "forget",
     "invert_photo",
     "load_generator",

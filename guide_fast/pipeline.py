@@ -14,6 +14,7 @@ from torch import Tensor
 
 from guide_fast import assets, built, run_folder
 from guide_fast._clock import StageClock
+from guide_fast._export import export, plan_export
 from guide_fast._generators import DEFAULT_GENERATOR, attach_small, derived_folder, load_generator
 from guide_fast._networks import (
     JUDGE,
@@ -57,9 +58,11 @@ __all__ = [
     "apply_delta",
     "build_encoder",
     "evaluate_delta",
+    "export",
     "forget",
     "invert_photo",
     "load_generator",
+    "plan_export",
     "plan_forget",
     "render",
     "rollback",

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     for stage in STAGES
 } | {
     "models": {"artifacts", "assets", "brought", "config", "derived", "errors", "kernels", "progress"},
-    "serve": {"artifacts", "deltas", "errors", "export", "models", "pipeline"},
+    "serve": {"artifacts", "assets", "deltas", "errors", "export", "models", "pipeline"},
     "kernels": {"errors"},
     "errors": set(),
 }

@@ -10,7 +10,20 @@ from collections.abc import Sequence
 
 import typer
 
-from guide_fast.cli import apply, assets, bench, convert, doctor, evaluate, forget, invert, render, serve, settings
+from guide_fast.cli import (
+    apply,
+    assets,
+    bench,
+    convert,
+    doctor,
+    evaluate,
+    export,
+    forget,
+    invert,
+    render,
+    serve,
+    settings,
+)
 from guide_fast.cli.output import INTERRUPTED, PROGRAM, Session, as_json, one_line
 from guide_fast.cli.signals import TERMINATED, terminable, was_terminated
 from guide_fast.errors import GuideFastError
@@ -25,7 +38,7 @@ app = typer.Typer(
     "defaults; `guide-fast settings` lists them.\n\nExit codes: 0 done, 1 failed, 2 wrong use, 3 the evidence falls "
     "short, 4 refused, 5 integrity, 130 stopped, 143 terminated.",
 )
-for group in (forget, invert, evaluate, render, apply, convert, assets, serve, bench, settings, doctor):
+for group in (forget, invert, evaluate, render, apply, convert, export, assets, serve, bench, settings, doctor):
     group.register(app)
 
 

@@ -88,10 +88,13 @@ class ExportedGenerator:
         manifest = read_manifest(folder)
         try:
             digests = {folder / part["file"]: part["sha256"] for part in manifest["parts"]}
+            names = [part["file"] for part in manifest["parts"]]
             expected, lineage = manifest["weights_sha256"], tuple(manifest["lineage"])
             rules = [Rule.from_entry(entry) for entry in manifest["refit"]]
         except (KeyError, TypeError) as error:
             raise _damaged(folder / MANIFEST, f"it lacks {error}") from None
+        if any(name != Path(name).name for name in names):
+            raise _damaged(folder / MANIFEST, "it names files outside the folder")
         for path, digest in digests.items():
             if not path.is_file():
                 raise _damaged(path, "it is not there")

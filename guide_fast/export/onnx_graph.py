@@ -43,17 +43,23 @@ def make_graph(part: PartModule, metadata: Mapping[str, str]) -> onnx.ModelProto
     import onnx_ir
 
     with _quiet():
-        program = torch.onnx.export(
-            part.module.eval(),
-            tuple(part.inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(part.inputs),
-            output_names=list(part.outputs),
-            dynamic_shapes=tuple({0: torch.export.Dim("batch", min=1)} for _ in part.inputs),
-            optimize=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                part.module.eval(),
+                tuple(part.inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(part.inputs),
+                output_names=list(part.outputs),
+                dynamic_shapes=tuple({0: torch.export.Dim("batch", min=1)} for _ in part.inputs),
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise GuideFastError(
+                f"torch {torch.__version__} cannot export {part.name} to ONNX ({str(error).splitlines()[0]}); use a "
+                "torch and an onnxscript that tests/export pass with"
+            ) from error
         assert program is not None
         _fold(program.model)
         model: onnx.ModelProto = onnx_ir.to_proto(program.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -161,29 +162,27 @@ class Block(Layer):
         self.skip = Skip(block.skip, weights, f"{name}.skip", gain=gain) if block.residual else None
         channels = block.torgb.weight.shape[0] if block.with_image else 3
         self.doubling = Doubling(channels, torch.float32) if block.up == 2 else None
-        self.convs = block.num_convs
         self.const: Tensor
 
     def forward(
         self,
         x: Tensor | None,  # [N, I, H, W]; None for the first block
         image: Tensor | None,  # [N, C, H, W] of the block before, where it has one
-        ws: Tensor,  # [N, L, D]
-        slot: int,
+        w: Sequence[Tensor],  # [N, D] for each convolution, the image output
     ) -> tuple[Tensor, Tensor | None]:
         """Features with the image so far."""
         if self.first:
             # the constant meets the styles by broadcasting, so that nothing is repeated
-            y = self.conv1(self.const.unsqueeze(0), ws.select(1, slot))
+            y = self.conv1(self.const.unsqueeze(0), w[0])
         else:
             assert x is not None
             x = x.to(self.dtype)
-            y = self.conv1(self.conv0(x, ws.select(1, slot)), ws.select(1, slot + 1))
+            y = self.conv1(self.conv0(x, w[0]), w[1])
             y = y if self.skip is None else y + self.skip(x)
         if image is not None and self.doubling is not None:
             image = self.doubling(image)
         if self.torgb is not None:
-            seen = self.torgb(y, ws.select(1, slot + self.convs))
+            seen = self.torgb(y, w[-1])
             image = seen if image is None else image + seen
         return y, image
 
@@ -204,7 +203,7 @@ class Synthesis(nn.Module):
         image: Tensor | None = None
         slot = 0
         for block, convs in zip(self.blocks, self.convs, strict=True):
-            x, image = block(x, image, ws, slot)
+            x, image = block(x, image, [ws.select(1, slot + i) for i in range(convs + 1)])
             slot += convs
         assert image is not None
         return image

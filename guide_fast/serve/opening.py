@@ -31,7 +31,7 @@ def open_session(
     damaged files.
     """
     session = (
-        _exported(Path(source), device, threads, label)
+        _exported(Path(source), device, threads, batch, label)
         if is_exported(source)
         else _generator(str(source), device, threads, batch, label)
     )
@@ -40,14 +40,31 @@ def open_session(
     return session
 
 
-def _exported(folder: Path, device: str | None, threads: int | None, label: int | None) -> Session:
-    from guide_fast.serve.onnx_session import OnnxSession
+def _exported(folder: Path, device: str | None, threads: int | None, batch: int | None, label: int | None) -> Session:
+    from guide_fast.export.folder import read_manifest
+    from guide_fast.export.tensorrt_flavour import FLAVOURS
 
     if label is not None:
         raise UsageError(f"{folder} was exported with its labels; send one as c with each request, leave --label out")
+    if read_manifest(folder).get("runtime") in FLAVOURS:
+        return _engines(folder, device, threads, batch)
+    from guide_fast.serve.onnx_session import OnnxSession
+
     if device not in (None, "cpu"):
         raise UsageError(f"device = {device!r} cannot run an exported ONNX folder; leave it out, or name a generator")
     return OnnxSession(folder, threads=threads)
+
+
+def _engines(folder: Path, device: str | None, threads: int | None, batch: int | None) -> Session:
+    from guide_fast import assets
+    from guide_fast.serve.tensorrt_session import TensorrtSession
+
+    kind, _, index = (device or "cuda").partition(":")
+    if kind != "cuda" or not (index or "0").isdecimal():
+        raise UsageError(f"device = {device!r} cannot run TensorRT engines; leave it out, or name cuda or cuda:1")
+    if threads is not None:
+        raise UsageError(f"TensorRT engines run on a GPU, threads = {threads} means nothing to them; leave it out")
+    return TensorrtSession(folder, device=int(index or 0), batch=batch, cache=assets.home() / "derived" / "tensorrt")
 
 
 def _generator(name: str, device: str | None, threads: int | None, batch: int | None, label: int | None) -> Session:

@@ -10,6 +10,7 @@ from changed_generators import Chain
 
 import guide_fast
 from guide_fast.errors import IntegrityError, UsageError
+from guide_fast.export.folder import manifest_text
 from guide_fast.serve.opening import open_session
 from guide_fast.serve.torch_session import TorchSession
 
@@ -55,3 +56,19 @@ def test_damaged_generator_is_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(IntegrityError, match="is damaged"):
         open_session(file)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpu"}, "device = 'cpu' cannot run TensorRT engines; leave it out, or name cuda or cuda:1"),
+        ({"device": "cuda:one"}, "device = 'cuda:one' cannot run TensorRT engines"),
+        ({"threads": 2}, "threads = 2 means nothing to them; leave it out"),
+        ({"label": 1}, "was exported with its labels"),
+        ({}, "lacks 'parts'"),
+    ],
+)
+def test_a_folder_of_engines_is_opened_as_one(options: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "engine.json").write_text(manifest_text({"runtime": "tensorrt_rtx"}))
+    with pytest.raises((UsageError, IntegrityError), match=message):
+        open_session(tmp_path, **options)
