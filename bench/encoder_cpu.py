@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--photos", type=Path, default=Path("../shared/photos/celebahq_1024"))
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--arms", nargs="+", default=list(arms(InvertConfig())), choices=list(arms(InvertConfig())))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bench = _Bench()
@@ -63,14 +64,15 @@ def main() -> int:
         for name in ("quick", "samples_quick"):  # a first time, in which samples are rendered
             bench.inverted(generated[0], name, aligned=True)
         for path in (*photos, *generated):
-            for name in bench.arms:
+            for name in arguments.arms:
                 rows.append(bench.inverted(path, name, aligned=path in generated))
                 print(rows[-1], flush=True)
     summaries = {
         "photos": _summary([row for row in rows if not row["generated"]]),
         "generated": _summary([row for row in rows if row["generated"]]),
     }
-    reached = summaries["photos"]["quick"]["seconds"]["median"] <= REQUESTED_SECONDS
+    quick = [row["seconds"] for row in rows if row["arm"] == "quick" and not row["generated"]]
+    reached = bool(quick) and quantiles(quick)["median"] <= REQUESTED_SECONDS
     bounds = {"quick_seconds": REQUESTED_SECONDS, "quick_seconds_reached": reached}
     result = {"provenance": provenance(), "encoder": bench.built, "rows": rows, "bounds": bounds} | summaries
     print(write("encoder_cpu", "cpu", result))
